@@ -1,0 +1,80 @@
+"""How to decode and how to run the engine: immutable options, checked once when they are made.
+
+Defaults are the ones of `padlite chat`. Knows nothing of profiles, files or models.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from padlite.errors import UsageError
+
+
+class OverflowPolicy(StrEnum):
+    """What to do when the next turn doesn't fit the context."""
+
+    STOP = "stop"
+    DROP_OLDEST = "drop-oldest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodingOptions:
+    """One answer's settings.
+
+    *strength* is the guidance strength β (0 = the base model, exactly), *candidates* the number k of tokens that the
+    base proposes. *temperature* 0 always takes the best one; above 0 the scores of those left by *top_p* and *min_p*
+    are sampled. *repetition_penalty* 1 is off; it looks at the last *repetition_window* tokens.
+    *max_tokens* 0 means: until the model ends the answer or the context is full.
+    """
+
+    strength: float = 1.0
+    candidates: int = 10
+    temperature: float = 0.0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    repetition_window: int = 64
+    seed: int | None = None
+    max_tokens: int = 0
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check("strength", self.strength, low=-100.0, high=100.0)
+        _check("candidates", self.candidates, low=1, high=1000)
+        _check("temperature", self.temperature, low=0.0, high=100.0)
+        _check("top_p", self.top_p, low=0.0, high=1.0)
+        _check("min_p", self.min_p, low=0.0, high=1.0)
+        _check("repetition_penalty", self.repetition_penalty, low=0.01, high=100.0)
+        _check("repetition_window", self.repetition_window, low=0, high=1_000_000)
+        _check("max_tokens", self.max_tokens, low=0, high=1_000_000_000)
+        if self.seed is not None:
+            _check("seed", self.seed, low=0, high=2**64 - 1)
+        if any(not text for text in self.stop):
+            raise UsageError("stop: an empty stop string would end every answer", remedy="leave it out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """How llama.cpp runs: 0 threads = one per physical core, 0 context = the model's own (at most 8192), -1 GPU layers = as many as fit."""
+
+    context_length: int = 0
+    threads: int = 0
+    gpu_layers: int = -1
+    batch_size: int = 512
+    sequences: int = 2
+    hidden_states: bool = True
+
+    def __post_init__(self) -> None:
+        _check("context_length", self.context_length, low=0, high=10_000_000)
+        _check("threads", self.threads, low=0, high=1024)
+        _check("gpu_layers", self.gpu_layers, low=-1, high=100_000)
+        _check("batch_size", self.batch_size, low=1, high=65_536)
+        _check("sequences", self.sequences, low=1, high=64)
+
+
+def _check(name: str, value: float, *, low: float, high: float) -> None:
+    """Raise UsageError unless *value* is a finite number in [*low*, *high*]."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UsageError(f"{name}: {value!r} is not a finite number", remedy=f"set {name} to a number from {low:g} to {high:g}")
+    if not low <= value <= high:
+        raise UsageError(f"{name}: {value!r} is out of range", remedy=f"set {name} to a number from {low:g} to {high:g}")

@@ -1,0 +1,99 @@
+"""What the decoding loop asks of a base model, a tokenizer and a reward model, and the records that pass between them.
+
+Shapes: V vocabulary, d width of the hidden state, k candidates, m dimensions. Arrays are float32, token ids plain
+integers or int64 arrays, log-probabilities in nats. Knows no library that runs a model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray: TypeAlias = npt.NDArray[np.float32]
+TokenArray: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseState:
+    """What the base model knows after its last token: *logits* (V,) and the *hidden* state (d,).
+
+    Both are views into the engine's memory, valid until its next call; *hidden* is empty when the engine was opened
+    without hidden states.
+    """
+
+    logits: FloatArray
+    hidden: FloatArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One decision as a reward model sees it.
+
+    *context* are the token ids so far (prompt and answer), *candidates* (k,) the base model's best, best first,
+    *base_logits* (k,) their logits, *hidden* (d,) the base model's last hidden state.
+    """
+
+    context: Sequence[int]
+    candidates: TokenArray
+    base_logits: FloatArray
+    hidden: FloatArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dimension:
+    """One thing a person can prefer more or less of; *scale* is the calibration already contained in the reward."""
+
+    name: str
+    description: str = ""
+    scale: float = 1.0
+
+
+class BaseModel(Protocol):
+    """A language model that is stepped token by token, with a cache per sequence."""
+
+    @property
+    def vocabulary_size(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def context_length(self) -> int: ...
+
+    def prefill(self, tokens: Sequence[int], *, sequence: int = 0) -> BaseState:
+        """Make *sequence* hold exactly *tokens* (at least one), evaluating only what its cache lacks.
+
+        Raises ContextFullError when they don't fit and DecodingCancelled when stopped from another thread.
+        """
+        ...
+
+    def step(self, token: int, *, sequence: int = 0) -> BaseState:
+        """Append one token to *sequence* and return the state after it. Errors as in `prefill`."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """Text to token ids of the base model and back."""
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Return the ids of *text*; control tokens in it are recognized only when *special* is true. Adds no BOS."""
+        ...
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes that *token* adds to the text; empty for control tokens."""
+        ...
+
+    def is_end(self, token: int) -> bool:
+        """Tell whether *token* ends the answer."""
+        ...
+
+
+class RewardModel(Protocol):
+    """Scores candidates in each dimension."""
+
+    @property
+    def dimensions(self) -> tuple[Dimension, ...]: ...
+
+    def features(self, step: Step) -> FloatArray:
+        """Return the reward of each candidate in each dimension, (k, m), in nats at guidance strength 1."""
+        ...

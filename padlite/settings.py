@@ -1,0 +1,67 @@
+"""Where padlite keeps things and what it reads from the environment: the only module that does.
+
+`PADLITE_CONFIG_DIR` and `PADLITE_DATA_DIR` move the folders; otherwise they are the platform's own.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from padlite import __file__ as _package_file
+
+APP = "padlite"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paths:
+    """The folders and files of one person: all are absolute, none is created by asking for it."""
+
+    config: Path
+    data: Path
+
+    @property
+    def profiles(self) -> Path:
+        """Named profiles, NAME.toml."""
+        return self.config / "profiles"
+
+    @property
+    def user_models(self) -> Path:
+        """Bundles that the person installed."""
+        return self.data / "models"
+
+    @property
+    def sessions(self) -> Path:
+        """The SQLite file of kept conversations."""
+        return self.data / "sessions.sqlite3"
+
+    @property
+    def input_history(self) -> Path:
+        """Lines typed at the prompt."""
+        return self.data / "input_history"
+
+
+def paths() -> Paths:
+    """Return this person's folders."""
+    return Paths(
+        config=Path(os.environ.get("PADLITE_CONFIG_DIR") or platformdirs.user_config_path(APP, appauthor=False)).absolute(),
+        data=Path(os.environ.get("PADLITE_DATA_DIR") or platformdirs.user_data_path(APP, appauthor=False)).absolute(),
+    )
+
+
+def bundled_models() -> Path:
+    """Return the folder of the bundles that ship with padlite, in a wheel and in an editable install alike."""
+    package = Path(_package_file).resolve().parent
+    shipped = package / "models"
+    return shipped if shipped.is_dir() else package.parent / "models"
+
+
+def editor() -> str | None:
+    """Return the person's editor command, or None."""
+    return os.environ.get("VISUAL") or os.environ.get("EDITOR") or None
+
+
+def color_wanted() -> bool:
+    """Tell whether colour is allowed (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

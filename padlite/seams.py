@@ -4,7 +4,7 @@ Shapes: V vocabulary, d width of the hidden state, k candidates, m dimensions. A
 integers or int64 arrays, log-probabilities in nats. Knows no library that runs a model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -60,15 +60,17 @@ class BaseModel(Protocol):
     @property
     def context_length(self) -> int: ...
 
-    def prefill(self, tokens: Sequence[int], *, sequence: int = 0) -> BaseState:
+    def prefill(
+        self, tokens: Sequence[int], *, sequence: int = 0, cancelled: Callable[[], bool] | None = None
+    ) -> BaseState:
         """Make *sequence* hold exactly *tokens* (at least one), evaluating only what its cache lacks.
 
-        Raises ContextFullError when they don't fit and DecodingCancelled when stopped from another thread.
+        Raises ContextFullError when they don't fit and DecodingCancelled soon after *cancelled* turns true.
         """
         ...
 
     def step(self, token: int, *, sequence: int = 0) -> BaseState:
-        """Append one token to *sequence* and return the state after it. Errors as in `prefill`."""
+        """Append one token to *sequence* and return the state after it; ContextFullError when there is no room."""
         ...
 
 
@@ -85,6 +87,16 @@ class Tokenizer(Protocol):
 
     def is_end(self, token: int) -> bool:
         """Tell whether *token* ends the answer."""
+        ...
+
+    @property
+    def control_texts(self) -> frozenset[str]:
+        """The texts of all control tokens, such as ``<|im_end|>``."""
+        ...
+
+    @property
+    def beginning(self) -> int | None:
+        """The token that must begin every text (BOS), or None if the model wants none."""
         ...
 
 

@@ -1,0 +1,423 @@
+"""llama.cpp behind the seams: a GGUF model stepped token by token, and its tokenizer.
+
+The only module that imports llama_cpp, and only its low-level functions. Knows token ids, logits (V,) and hidden
+states (d,); knows no text beyond tokenizing, no reward and no conversation. One thread at a time may step a model.
+"""
+
+import collections
+import contextlib
+import ctypes
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import llama_cpp
+import numpy as np
+import psutil
+
+from padlite.errors import BackendError, ContextFullError, DecodingCancelled, NotFoundError
+from padlite.options import EngineOptions
+from padlite.seams import BaseState, FloatArray
+
+_log = logging.getLogger(__name__)
+
+_DEFAULT_CONTEXT_CAP = 8192  # tokens; a model's own 128k would take gigabytes of cache
+_ABORTED = 2  # llama_decode: stopped by the abort callback
+_NO_SLOT = 1  # llama_decode: the cache has no room
+_LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, 4: logging.DEBUG, 5: logging.DEBUG}
+_EMPTY = np.empty(0, dtype=np.float32)
+
+# What llama.cpp said last, for the reason in an error: the callback belongs to the whole process, as in the library.
+_recent_lines: collections.deque[str] = collections.deque(maxlen=50)
+
+
+@llama_cpp.llama_log_callback
+def _on_log(level: int, text: bytes, _data: object) -> None:
+    """Send llama.cpp's log to `logging`, never to the terminal. Its errors are INFO here: the caller raises what matters."""
+    line = text.decode("utf-8", "replace").rstrip()
+    if line and line != ".":
+        _recent_lines.append(line)
+        _log.log(_LEVELS.get(level, logging.DEBUG) if level != 4 else logging.INFO, "%s", line)
+
+
+# Prototypes of our own that return plain addresses: making a ctypes pointer object costs more than the call.
+_logits_address = llama_cpp.llama_cpp._lib["llama_get_logits_ith"]
+_logits_address.argtypes, _logits_address.restype = [ctypes.c_void_p, ctypes.c_int32], ctypes.c_void_p
+_hidden_address = llama_cpp.llama_cpp._lib["llama_get_embeddings_ith"]
+_hidden_address.argtypes, _hidden_address.restype = [ctypes.c_void_p, ctypes.c_int32], ctypes.c_void_p
+
+
+def physical_cores() -> int:
+    """Return the number of physical cores that this process may use, at least 1."""
+    usable = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else psutil.cpu_count()
+    return max(1, min(psutil.cpu_count(logical=False) or 1, usable or 1))
+
+
+def system_info() -> str:
+    """Return llama.cpp's own list of CPU and GPU features."""
+    return llama_cpp.llama_print_system_info().decode("utf-8", "replace").strip()
+
+
+def version() -> str:
+    """Return the version of llama-cpp-python."""
+    return str(llama_cpp.__version__)
+
+
+def supports_gpu() -> bool:
+    """Tell whether this build of llama.cpp can use a GPU."""
+    return bool(llama_cpp.llama_supports_gpu_offload())
+
+
+class LlamaTokenizer:
+    """The tokenizer of a GGUF model (`Tokenizer` in `padlite.seams`)."""
+
+    def __init__(self, model: llama_cpp.llama_model_p) -> None:
+        vocab = llama_cpp.llama_model_get_vocab(model)
+        if vocab is None:
+            raise BackendError("the model has no vocabulary", remedy="use a text model")
+        self._vocab = vocab
+        self.vocabulary_size = int(llama_cpp.llama_vocab_n_tokens(vocab))
+        self._pieces: dict[int, bytes] = {}
+        self._ends: dict[int, bool] = {}
+        self._control: frozenset[str] | None = None
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Return the ids of *text*; control tokens in it are recognized only when *special* is true. Adds no BOS."""
+        data = text.encode("utf-8", "replace")
+        room = len(data) + 8
+        ids = (llama_cpp.llama_token * room)()
+        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), ids, room, False, special)
+        if count < 0:
+            ids = (llama_cpp.llama_token * -count)()
+            count = llama_cpp.llama_tokenize(self._vocab, data, len(data), ids, -count, False, special)
+        return list(ids[:count])
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes that *token* adds to the text; empty for control tokens."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            piece = self._pieces[token] = self._text_of(token, special=False)
+        return piece
+
+    def is_end(self, token: int) -> bool:
+        """Tell whether *token* ends the answer (EOS, end of turn, …)."""
+        end = self._ends.get(token)
+        if end is None:
+            end = self._ends[token] = bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
+        return end
+
+    @property
+    def beginning(self) -> int | None:
+        """The token that must begin every text (BOS), or None if the model wants none."""
+        token = int(llama_cpp.llama_vocab_bos(self._vocab))
+        return token if llama_cpp.llama_vocab_get_add_bos(self._vocab) and token >= 0 else None
+
+    def named_text(self, name: str) -> str:
+        """Return the text of the token that the model calls *name*, ``bos`` or ``eos``, or an empty string."""
+        token = int({"bos": llama_cpp.llama_vocab_bos, "eos": llama_cpp.llama_vocab_eos}[name](self._vocab))
+        return self._text_of(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
+
+    @property
+    def control_texts(self) -> frozenset[str]:
+        """The texts of all tokens that text could be mistaken for: control tokens and those a vocabulary adds."""
+        if self._control is None:
+            added = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+            ids = (i for i in range(self.vocabulary_size) if llama_cpp.llama_vocab_get_attr(self._vocab, i) & added)
+            texts = (llama_cpp.llama_vocab_get_text(self._vocab, i) or b"" for i in ids)
+            self._control = frozenset(text.decode("utf-8", "replace") for text in texts if text)
+        return self._control
+
+    @property
+    def sha256(self) -> str:
+        """A fingerprint of the vocabulary: the SHA-256 of every token's text and attributes, in order."""
+        digest = hashlib.sha256()
+        for token in range(self.vocabulary_size):
+            digest.update(llama_cpp.llama_vocab_get_text(self._vocab, token) or b"")
+            digest.update(b"\0%d\n" % llama_cpp.llama_vocab_get_attr(self._vocab, token))
+        return digest.hexdigest()
+
+    def _text_of(self, token: int, *, special: bool) -> bytes:
+        room = 64
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            length = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, room, 0, special)
+            if length >= 0:
+                return buffer.raw[:length]
+            room = -length
+
+
+class LlamaModel:
+    """A base model (`BaseModel` in `padlite.seams`); a context manager that gives the memory back.
+
+    Its sequences share ``context_length`` cells of one cache; a prefix that several have in common counts once.
+    """
+
+    def __init__(self, model: llama_cpp.llama_model_p, path: Path, options: EngineOptions, gpu_layers: int) -> None:
+        self._model: llama_cpp.llama_model_p | None = model
+        self._context: llama_cpp.llama_context_p | None = None
+        self.path, self.gpu_layers = path, gpu_layers
+        self.tokenizer = LlamaTokenizer(model)
+        self.threads = options.threads or physical_cores()
+        self.vocabulary_size = self.tokenizer.vocabulary_size
+        self.hidden_size = int(llama_cpp.llama_model_n_embd(model))
+        self.trained_context = int(llama_cpp.llama_model_n_ctx_train(model))
+        self._hidden_states = options.hidden_states
+        self._cached: dict[int, list[int]] = {}
+        self._cancelled: Callable[[], bool] = _never
+        self._abort = llama_cpp.ggml_abort_callback(lambda _data: self._cancelled())
+        self._no_abort = llama_cpp.ggml_abort_callback(0)
+        self.evaluated_tokens = 0
+        self._open_context(model, options)
+
+    @classmethod
+    def open(cls, path: Path, options: EngineOptions | None = None) -> Self:
+        """Load the GGUF file at *path*. Raises NotFoundError, or BackendError with llama.cpp's reason."""
+        options = options or EngineOptions()
+        _require_gguf(path)
+        llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
+        llama_cpp.llama_backend_init()
+        wanted = options.gpu_layers
+        for layers in _layer_attempts(wanted):
+            _recent_lines.clear()
+            parameters = llama_cpp.llama_model_default_params()
+            parameters.n_gpu_layers = layers
+            model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
+            if model is None:
+                continue
+            try:
+                return cls(model, path, options, layers)
+            except BackendError:
+                llama_cpp.llama_model_free(model)
+                if layers == 0 or wanted >= 0:
+                    raise
+        raise BackendError(
+            f"{path.name} can't be loaded: {_reason()}", remedy="check the file, or download it again"
+        )
+
+    def _open_context(self, model: llama_cpp.llama_model_p, options: EngineOptions) -> None:
+        if not llama_cpp.llama_model_has_decoder(model) or llama_cpp.llama_model_is_diffusion(model):
+            raise BackendError(f"{self.path.name} is not a chat model", remedy="use a GGUF of a causal language model")
+        parameters = llama_cpp.llama_context_default_params()
+        parameters.n_ctx = options.context_length or min(self.trained_context, _DEFAULT_CONTEXT_CAP)
+        parameters.n_batch = parameters.n_ubatch = options.batch_size
+        parameters.n_seq_max = options.sequences
+        parameters.kv_unified = True
+        parameters.n_threads = parameters.n_threads_batch = self.threads
+        parameters.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
+        parameters.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_NONE
+        parameters.no_perf = True
+        context = llama_cpp.llama_init_from_model(model, parameters)
+        if context is None:
+            raise BackendError(
+                f"no context of {parameters.n_ctx:,} tokens could be made for {self.path.name}: {_reason()}",
+                remedy="set a smaller context_length under [engine] in the profile",
+            )
+        self._context = context
+        self.context_length = int(llama_cpp.llama_n_ctx(context))
+        self._memory = llama_cpp.llama_get_memory(context)
+        self._batch_size = int(llama_cpp.llama_n_batch(context))
+        self._many = llama_cpp.llama_batch_init(self._batch_size, 0, 1)
+        self._one = llama_cpp.llama_batch_init(1, 0, 1)
+        self._one.n_tokens, self._one.n_seq_id[0], self._one.logits[0] = 1, 1, 1
+        self._logits_view: tuple[int, FloatArray] = (0, _EMPTY)
+        self._hidden_view: tuple[int, FloatArray] = (0, _EMPTY)
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja source of the model's chat template, or None."""
+        source = llama_cpp.llama_model_chat_template(self._model, None)
+        return source.decode("utf-8", "replace") if source else None
+
+    @property
+    def description(self) -> str:
+        """What llama.cpp calls the model, such as ``llama 8B Q4_K - Medium``."""
+        buffer = ctypes.create_string_buffer(256)
+        llama_cpp.llama_model_desc(self._model, buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace")
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights."""
+        return int(llama_cpp.llama_model_n_params(self._model))
+
+    def prefill(
+        self, tokens: Sequence[int], *, sequence: int = 0, cancelled: Callable[[], bool] | None = None
+    ) -> BaseState:
+        """Make *sequence* hold exactly *tokens* (at least one), evaluating only what its cache lacks.
+
+        Raises ContextFullError when they don't fit, and DecodingCancelled soon after *cancelled* turns true; what was
+        evaluated until then is kept.
+        """
+        if len(tokens) > self.context_length:
+            raise ContextFullError(
+                f"{len(tokens):,} tokens don't fit the context of {self.context_length:,}",
+                remedy="shorten the text, or set a larger context_length under [engine] in the profile",
+            )
+        cached = self._cached.setdefault(sequence, [])
+        shared = min(_common_prefix(cached, tokens), len(tokens) - 1)
+        self._truncate(sequence, shared)
+        cached = self._cached[sequence]
+        self._cancelled = cancelled or _never
+        llama_cpp.llama_set_embeddings(self._context, False)
+        llama_cpp.llama_set_abort_callback(self._context, self._abort, None)
+        try:
+            while len(cached) < len(tokens) - 1:
+                self._evaluate_many(tokens[len(cached) : len(tokens) - 1][: self._batch_size], sequence)
+        finally:
+            llama_cpp.llama_set_abort_callback(self._context, self._no_abort, None)
+        return self.step(tokens[-1], sequence=sequence)
+
+    def step(self, token: int, *, sequence: int = 0) -> BaseState:
+        """Append one token to *sequence* and return the state after it; ContextFullError when there is no room."""
+        cached = self._cached.setdefault(sequence, [])
+        batch = self._one
+        batch.token[0], batch.pos[0], batch.seq_id[0][0] = token, len(cached), sequence
+        llama_cpp.llama_set_embeddings(self._context, self._hidden_states)
+        self._check(llama_cpp.llama_decode(self._context, batch))
+        cached.append(token)
+        self.evaluated_tokens += 1
+        return BaseState(logits=self._logits(), hidden=self._hidden() if self._hidden_states else _EMPTY)
+
+    def fork(self, source: int, target: int) -> None:
+        """Make sequence *target* a copy of *source*: nothing is evaluated and no cells are copied."""
+        self._truncate(target, 0)
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        self._cached[target] = list(self._cached.get(source, []))
+
+    def forget(self, sequence: int) -> None:
+        """Empty *sequence*."""
+        self._truncate(sequence, 0)
+
+    def cached_tokens(self, sequence: int = 0) -> int:
+        """Return how many tokens *sequence* holds."""
+        return len(self._cached.get(sequence, ()))
+
+    def unit_hidden_state(self, text: str) -> FloatArray:
+        """Return the hidden state (d,) after *text* on its own, scaled to length 1: what tells base models apart."""
+        with self._spare_sequence() as sequence:
+            state = self.prefill(self.tokenizer.encode(text, special=False), sequence=sequence)
+            hidden = state.hidden.copy()
+        return np.asarray(hidden / max(float(np.linalg.norm(hidden)), 1e-12), dtype=np.float32)
+
+    @contextlib.contextmanager
+    def _spare_sequence(self) -> Iterator[int]:
+        last = int(llama_cpp.llama_n_seq_max(self._context)) - 1
+        self.forget(last)
+        try:
+            yield last
+        finally:
+            self.forget(last)
+
+    def close(self) -> None:
+        """Free the context and the model; safe to call twice."""
+        if self._context is not None:
+            llama_cpp.llama_batch_free(self._many)
+            llama_cpp.llama_batch_free(self._one)
+            llama_cpp.llama_free(self._context)
+            self._context = None
+            self._logits_view = self._hidden_view = (0, _EMPTY)
+        if self._model is not None:
+            llama_cpp.llama_model_free(self._model)
+            self._model = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _evaluate_many(self, tokens: Sequence[int], sequence: int) -> None:
+        """Append *tokens* (at most a batch) to *sequence* without any output."""
+        cached, batch = self._cached[sequence], self._many
+        batch.n_tokens = len(tokens)
+        for i, token in enumerate(tokens):
+            batch.token[i], batch.pos[i], batch.n_seq_id[i] = token, len(cached) + i, 1
+            batch.seq_id[i][0], batch.logits[i] = sequence, 0
+        code = llama_cpp.llama_decode(self._context, batch)
+        if code == _ABORTED:
+            self._truncate(sequence, len(cached))
+            raise DecodingCancelled("stopped", remedy="")
+        self._check(code)
+        cached.extend(tokens)
+        self.evaluated_tokens += len(tokens)
+
+    def _truncate(self, sequence: int, length: int) -> None:
+        """Keep the first *length* tokens of *sequence*; a model that can't rewind (recurrent, hybrid) starts over."""
+        cached = self._cached.setdefault(sequence, [])
+        if not llama_cpp.llama_memory_seq_rm(self._memory, sequence, length, -1):
+            llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+            length = 0
+        del cached[length:]
+
+    def _check(self, code: int) -> None:
+        if code == _NO_SLOT:
+            raise ContextFullError(
+                f"the context of {self.context_length:,} tokens is full",
+                remedy="start a new conversation, or set a larger context_length under [engine] in the profile",
+            )
+        if code != 0:
+            raise BackendError(
+                f"llama.cpp failed to evaluate a token (code {code}): {_reason()}", remedy="run `padlite doctor`"
+            )
+
+    def _logits(self) -> FloatArray:
+        address = _logits_address(self._context, -1)
+        if address != self._logits_view[0]:
+            self._logits_view = (address, _view(address, self.vocabulary_size))
+        return self._logits_view[1]
+
+    def _hidden(self) -> FloatArray:
+        address = _hidden_address(self._context, -1)
+        if address != self._hidden_view[0]:
+            self._hidden_view = (address, _view(address, self.hidden_size))
+        return self._hidden_view[1]
+
+
+def _view(address: int | None, size: int) -> FloatArray:
+    if not address:
+        raise BackendError("llama.cpp gave no output for the last token", remedy="run `padlite doctor`")
+    return np.ctypeslib.as_array(ctypes.cast(address, ctypes.POINTER(ctypes.c_float)), shape=(size,))
+
+
+def _never() -> bool:
+    return False
+
+
+def _common_prefix(cached: Sequence[int], tokens: Sequence[int]) -> int:
+    """Return how many first tokens are the same."""
+    for i, (a, b) in enumerate(zip(cached, tokens, strict=False)):
+        if a != b:
+            return i
+    return min(len(cached), len(tokens))
+
+
+def _layer_attempts(wanted: int) -> list[int]:
+    """Return the numbers of GPU layers to try: what was asked for, or all, then ever fewer, then none."""
+    if wanted >= 0:
+        return [wanted]
+    return [999, 32, 24, 16, 8, 0] if supports_gpu() else [0]
+
+
+def _require_gguf(path: Path) -> None:
+    """Raise unless *path* is a file that begins like a GGUF."""
+    if not path.is_file():
+        raise NotFoundError(f"there is no model file {path}", remedy="check the path, or run `padlite models list`")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise BackendError(f"{path} can't be read: {error.strerror}", remedy=f"check the rights of {path}") from error
+    if magic != b"GGUF":
+        what = "is empty" if not magic else "is not a GGUF file"
+        raise BackendError(f"{path} {what}", remedy="use a model in llama.cpp's GGUF format")
+
+
+def _reason() -> str:
+    """Return the most telling of llama.cpp's last lines, without its function names."""
+    telling = [line for line in _recent_lines if re.search(r"error|fail|invalid|unknown|unable|missing|corrupt|bounds", line, re.I)]
+    line = telling[0] if telling else "llama.cpp gave no reason"
+    return re.sub(r"^\w+: (error:? )?", "", line).strip()

@@ -1,0 +1,184 @@
+"""One token's life, start to finish: the whole product in one loop.
+
+    context → base logits, hidden state → top-k → rewards per dimension → combined scores → choice → text
+                (V,)         (d,)          (k,)        (k, m)                 (k,)
+
+Everything it calls is a pure function on arrays (`scoring`), text handling (`streaming`) or one of three protocols
+(`seams`). It knows no library, no file, no conversation and no terminal.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from padlite.errors import DecodingCancelled
+from padlite.options import DecodingOptions
+from padlite.scoring import choose, combine, log_normalizer, penalize_repetition, top_k
+from padlite.seams import BaseModel, BaseState, FloatArray, RewardModel, Step, TokenArray, Tokenizer
+from padlite.streaming import TextStream
+
+
+class FinishReason(StrEnum):
+    """Why an answer ended."""
+
+    STOP = "stop"  # the model ended it, or a stop string
+    LENGTH = "length"  # max_tokens
+    CONTEXT = "context"  # no room left
+    CANCELLED = "cancelled"
+
+
+@dataclass(slots=True)
+class Guidance:
+    """How hard each dimension pushes: preference *weights* (m,) and guidance *strength* β.
+
+    Read at every token, so a change takes effect with the next one and nothing is evaluated again.
+    """
+
+    weights: FloatArray
+    strength: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenTrace:
+    """Why a token was chosen.
+
+    *candidates* (k,) ids, best first for the base model; *base_scores* (k,) log-probabilities in nats; *features*
+    (k, m) the rewards, *push* (m,) = β·w. *chosen* and *base_choice* are indices into the candidates: what was taken,
+    and what the base model alone would have taken. *fallback*: the rewards were not finite and the base decided.
+    """
+
+    candidates: TokenArray
+    base_scores: FloatArray
+    features: FloatArray
+    push: FloatArray
+    chosen: int
+    base_choice: int
+    fallback: bool
+
+    @property
+    def contributions(self) -> FloatArray:
+        """What each dimension added to each candidate's score, (k, m), in nats."""
+        return self.features * self.push
+
+    @property
+    def changed(self) -> bool:
+        """Whether the profile changed the choice."""
+        return self.chosen != self.base_choice
+
+    @property
+    def strongest_dimension(self) -> int | None:
+        """The dimension that did most to change the choice, or None if nothing changed."""
+        if not self.changed:
+            return None
+        return int((self.contributions[self.chosen] - self.contributions[self.base_choice]).argmax())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """One decoded token: its id, the *text* it released (may be empty: half a character, a possible stop string), and why."""
+
+    id: int
+    text: str
+    trace: TokenTrace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """The end of an answer: the *reason*, and *text* that had been held back."""
+
+    reason: FinishReason
+    text: str
+
+
+def decode(
+    base: BaseModel,
+    tokenizer: Tokenizer,
+    reward: RewardModel | None,
+    prompt: Sequence[int],
+    *,
+    options: DecodingOptions,
+    guidance: Guidance,
+    rng: np.random.Generator,
+    cancelled: Callable[[], bool],
+    sequence: int = 0,
+) -> Iterator[Token | End]:
+    """Yield the tokens that answer *prompt* (token ids, at least one), then one `End`.
+
+    Tokens are yielded before the next one is evaluated. Raises ContextFullError if the prompt itself doesn't fit.
+    """
+    context = list(prompt)
+    stream = TextStream(options.stop)
+    scratch = np.empty(base.vocabulary_size, dtype=np.float32)
+    try:
+        state = base.prefill(context, sequence=sequence, cancelled=cancelled)
+    except DecodingCancelled:
+        yield End(reason=FinishReason.CANCELLED, text="")
+        return
+    while True:
+        if cancelled():
+            reason = FinishReason.CANCELLED
+            break
+        trace = decide(state, reward, context, options=options, guidance=guidance, rng=rng, scratch=scratch)
+        token = int(trace.candidates[trace.chosen])
+        if tokenizer.is_end(token):
+            reason = FinishReason.STOP
+            break
+        context.append(token)
+        yield Token(id=token, text=stream.feed(tokenizer.piece(token)), trace=trace)
+        if stream.stopped:
+            reason = FinishReason.STOP
+            break
+        if len(context) - len(prompt) == options.max_tokens:
+            reason = FinishReason.LENGTH
+            break
+        if len(context) >= base.context_length:
+            reason = FinishReason.CONTEXT
+            break
+        state = base.step(token, sequence=sequence)
+    yield End(reason=reason, text=stream.finish())
+
+
+def decide(
+    state: BaseState,
+    reward: RewardModel | None,
+    context: Sequence[int],
+    *,
+    options: DecodingOptions,
+    guidance: Guidance,
+    rng: np.random.Generator,
+    scratch: FloatArray,
+) -> TokenTrace:
+    """Choose one token: score(a) = log p_base(a) + β · Σ_i w_i φ_i(a) over the k most likely (PAD, docs/paper-map.md).
+
+    Without a reward model, at strength 0 or with all weights 0 the rewards are not even computed. Rewards that aren't
+    finite leave the decision to the base model. *scratch* (V,) is overwritten.
+    """
+    recent = context[-options.repetition_window :] if options.repetition_window else ()
+    logits = penalize_repetition(state.logits, recent, options.repetition_penalty)
+    candidates = top_k(logits, options.candidates)
+    base_logits = logits[candidates]
+    weights, beta = guidance.weights, guidance.strength
+    features = no_rewards = np.zeros((len(candidates), len(weights)), dtype=np.float32)
+    if reward is not None and beta != 0.0 and weights.any():
+        features = reward.features(
+            Step(context=context, candidates=candidates, base_logits=base_logits, hidden=state.hidden)
+        )
+    if fallback := not np.isfinite(features).all():
+        features, beta = no_rewards, 0.0
+    scores = combine(base_logits, features, weights, beta)
+    draw = rng.random() if options.temperature > 0.0 else 0.0
+    return TokenTrace(
+        candidates=candidates,
+        base_scores=base_logits - np.float32(log_normalizer(state.logits, scratch)),
+        features=features,
+        push=weights * np.float32(beta),
+        chosen=_pick(scores, options, draw),
+        base_choice=_pick(base_logits, options, draw),
+        fallback=fallback,
+    )
+
+
+def _pick(scores: FloatArray, options: DecodingOptions, draw: float) -> int:
+    return choose(scores, temperature=options.temperature, top_p=options.top_p, min_p=options.min_p, draw=draw)

@@ -4,8 +4,10 @@ Importing this package loads no engine. ONNX Runtime's telemetry is switched off
 would otherwise write a device id and start an upload thread.
 """
 
+import logging
 import os
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __version__ = "0.1.0"

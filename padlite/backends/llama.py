@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 _DEFAULT_CONTEXT_CAP = 8192  # tokens; a model's own 128k would take gigabytes of cache
 _ABORTED = 2  # llama_decode: stopped by the abort callback
 _NO_SLOT = 1  # llama_decode: the cache has no room
-_LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, 4: logging.DEBUG, 5: logging.DEBUG}
+_LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING}  # ggml_log_level; others are DEBUG
 _EMPTY = np.empty(0, dtype=np.float32)
 
 # What llama.cpp said last, for the reason in an error: the callback belongs to the whole process, as in the library.
@@ -37,11 +37,11 @@ _recent_lines: collections.deque[str] = collections.deque(maxlen=50)
 
 @llama_cpp.llama_log_callback
 def _on_log(level: int, text: bytes, _data: object) -> None:
-    """Send llama.cpp's log to `logging`, never to the terminal. Its errors are INFO here: the caller raises what matters."""
+    """Send llama.cpp's log to `logging`, never to the terminal."""
     line = text.decode("utf-8", "replace").rstrip()
     if line and line != ".":
         _recent_lines.append(line)
-        _log.log(_LEVELS.get(level, logging.DEBUG) if level != 4 else logging.INFO, "%s", line)
+        _log.log(_LEVELS.get(level, logging.DEBUG), "%s", line)
 
 
 # Prototypes of our own that return plain addresses: making a ctypes pointer object costs more than the call.

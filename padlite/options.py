@@ -55,13 +55,18 @@ class DecodingOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """How llama.cpp runs: 0 threads = one per physical core, 0 context = the model's own (at most 8192), -1 GPU layers = as many as fit."""
+    """How llama.cpp runs.
+
+    0 *threads* = one per physical core; *context_length* in tokens, 0 = the model's own but at most 8192; *gpu_layers* -1 =
+    as many as fit; *batch_size* tokens are prefilled at once; *sequences* share the context; *hidden_states* are needed
+    by a reward head.
+    """
 
     context_length: int = 0
     threads: int = 0
     gpu_layers: int = -1
     batch_size: int = 512
-    sequences: int = 2
+    sequences: int = 4
     hidden_states: bool = True
 
     def __post_init__(self) -> None:

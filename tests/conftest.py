@@ -1,0 +1,22 @@
+"""Fixtures that several folders of tests share: random models as files, written once per run."""
+
+from pathlib import Path
+
+import pytest
+from padlite_training.random_llama import TINY, write_random_llama
+
+
+@pytest.fixture(scope="session")
+def random_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random Llama (V = 512, d = 64, context 512) with a ChatML template; its answers end only at their length."""
+    path = tmp_path_factory.mktemp("random_base") / "base.gguf"
+    write_random_llama(path, TINY, seed=1)
+    return path
+
+
+@pytest.fixture(scope="session")
+def random_base_without_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model without a chat template."""
+    path = tmp_path_factory.mktemp("random_base_without_template") / "base.gguf"
+    write_random_llama(path, TINY, seed=1, chat_template=None)
+    return path

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
+
 from padlite_training.random_llama import TINY, write_random_llama
 
 
 @pytest.fixture(scope="session")
 def random_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random Llama (V = 512, d = 64, context 512) with a ChatML template; its answers end only at their length."""
+    """A tiny random Llama (V = 512, d = 64, context 512) with a ChatML template; it ends no answer by itself."""
     path = tmp_path_factory.mktemp("random_base") / "base.gguf"
     write_random_llama(path, TINY, seed=1)
     return path

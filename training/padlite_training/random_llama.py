@@ -1,7 +1,7 @@
-"""Random-weight Llama models as GGUF files, for tests and benchmarks: right in shape and speed, nonsense in what they say.
+"""Random-weight Llama models as GGUF files, for tests and benchmarks: right in shape and speed, but they talk nonsense.
 
-Any text can be tokenized (256 bytes and merges made of letters), the weights follow from the seed alone, and one tensor is
-in memory at a time. Logits spread by about 2 nats, so that greedy text varies. Knows nothing of training.
+Any text can be tokenized (256 bytes and merges made of letters), the weights follow from the seed alone, and one tensor
+is in memory at a time. Logits spread by about 2 nats, so that greedy text varies. Knows nothing of training.
 """
 
 import itertools
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType, LlamaFileType
 
-from padlite_training.tokenizer import CHAT_TEMPLATE, CONTROL_TOKENS, TURN_END
+from padlite_training.chat_format import CHAT_TEMPLATE, CONTROL_TOKENS, TURN_END
 
 Quantization: TypeAlias = Literal["f32", "f16", "q8_0"]
 Array: TypeAlias = npt.NDArray[np.float32]
@@ -50,6 +50,7 @@ class LlamaShape:
 
     @property
     def head_size(self) -> int:
+        """Width of one attention head."""
         return self.hidden_size // self.heads
 
 

@@ -86,10 +86,14 @@ class Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """The end of an answer: the *reason*, and *text* that had been held back."""
+    """The end of an answer: the *reason*, and *text* that had been held back.
+
+    *cut*: the text ends before its tokens do, at a stop string.
+    """
 
     reason: FinishReason
     text: str
+    cut: bool = False
 
 
 def decode(
@@ -137,7 +141,7 @@ def decode(
             reason = FinishReason.CONTEXT
             break
         state = base.step(token, sequence=sequence)
-    yield End(reason=reason, text=stream.finish())
+    yield End(reason=reason, text=stream.finish(), cut=stream.stopped)
 
 
 def decide(

@@ -59,6 +59,10 @@ class BaseModel(Protocol):
     def hidden_size(self) -> int: ...
     @property
     def context_length(self) -> int: ...
+    @property
+    def evaluated_tokens(self) -> int:
+        """Tokens evaluated since the model was opened: how tests and people see that nothing is evaluated twice."""
+        ...
 
     def prefill(
         self, tokens: Sequence[int], *, sequence: int = 0, cancelled: Callable[[], bool] | None = None

@@ -1,0 +1,140 @@
+"""From a profile to a conversation: finds the files it names, opens the models, checks that they belong together.
+
+The one place where bundle, engine, reward head, template and session meet. Knows no terminal and no store.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from padlite.backends.llama import LlamaModel
+from padlite.backends.onnx import OnnxHead
+from padlite.bundle import Bundle, find_bundle, verify
+from padlite.errors import BackendError, UsageError
+from padlite.options import DecodingOptions, EngineOptions
+from padlite.profile import Profile, check_dimensions
+from padlite.session import Session
+from padlite.settings import Paths
+from padlite.template import ChatTemplate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """The files that a profile means, and the decoding defaults that come with them."""
+
+    name: str
+    base: Path
+    reward: Path | None
+    bundle: Bundle | None
+    defaults: DecodingOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenChat:
+    """Loaded models, and the conversation on them."""
+
+    session: Session
+    source: Source
+    base: LlamaModel
+    reward: OnnxHead | None
+    template: ChatTemplate
+    profile: Profile
+
+    @property
+    def model_name(self) -> str:
+        """The bundle's name, or the file name of a bare GGUF."""
+        return self.source.name
+
+    def new_session(self, *, sequence: int = 0) -> Session:
+        """Return another conversation on the same models, as the profile wants it, on its own *sequence* of the cache."""
+        return _session(self.base, self.reward, self.template, self.profile, self.source, sequence=sequence)
+
+
+def find_source(profile: Profile, *, paths: Paths | None = None) -> Source:
+    """Return the files that *profile* means. Raises NotFoundError for an unknown bundle."""
+    if profile.base is not None:
+        return Source(
+            name=profile.base.name, base=profile.base, reward=profile.reward, bundle=None, defaults=DecodingOptions()
+        )
+    bundle = find_bundle(profile.model, paths)
+    defaults = DecodingOptions(strength=bundle.strength, candidates=bundle.candidates)
+    return Source(
+        name=bundle.name, base=bundle.base, reward=profile.reward or bundle.reward, bundle=bundle, defaults=defaults
+    )
+
+
+@contextlib.contextmanager
+def open_chat(profile: Profile, *, device: str = "auto", paths: Paths | None = None) -> Iterator[OpenChat]:
+    """Open what *profile* names and yield the conversation; everything is closed and freed afterwards.
+
+    Raises NotFoundError for missing files, BackendError for broken ones or a model without a chat template,
+    RewardMismatchError for a head of another base, ProfileError for a dimension that the reward model lacks.
+    """
+    source = find_source(profile, paths=paths)
+    if source.bundle is not None:
+        verify(source.bundle, everything=False)
+    with contextlib.ExitStack() as stack:
+        reward = stack.enter_context(OnnxHead.open(source.reward, device=device)) if source.reward else None
+        check_dimensions(profile, reward.dimensions if reward else ())
+        base = stack.enter_context(LlamaModel.open(source.base, _engine_options(profile, source, reward)))
+        template = chat_template(base)
+        if reward is not None:
+            require_same_base(reward, base)
+        session = _session(base, reward, template, profile, source, sequence=0)
+        yield OpenChat(
+            session=session, source=source, base=base, reward=reward, template=template, profile=profile
+        )
+
+
+def chat_template(base: LlamaModel) -> ChatTemplate:
+    """Return the chat template of *base*; BackendError if it has none, since guessing one makes a model talk nonsense."""
+    source = base.chat_template
+    if source is None:
+        raise BackendError(
+            f"{base.path.name} has no chat template, so padlite can't know how to talk to it",
+            remedy="use an instruction-tuned (chat) GGUF",
+        )
+    tokenizer = base.tokenizer
+    return ChatTemplate(source, beginning=tokenizer.named_text("bos"), end=tokenizer.named_text("eos"))
+
+
+def require_same_base(reward: OnnxHead, base: LlamaModel) -> None:
+    """Raise RewardMismatchError unless *reward* was made for *base*."""
+    reward.require_base(
+        vocabulary_size=base.vocabulary_size,
+        hidden_size=base.hidden_size,
+        tokenizer_sha256=base.tokenizer.sha256,
+        probe_hidden=base.unit_hidden_state,
+    )
+
+
+def _engine_options(profile: Profile, source: Source, reward: OnnxHead | None) -> EngineOptions:
+    context_length = profile.context_length or (source.bundle.context_length if source.bundle else 0)
+    return EngineOptions(
+        context_length=context_length,
+        threads=profile.threads,
+        gpu_layers=profile.gpu_layers,
+        hidden_states=reward is not None,
+    )
+
+
+def _session(
+    base: LlamaModel, reward: OnnxHead | None, template: ChatTemplate, profile: Profile, source: Source, *, sequence: int
+) -> Session:
+    if reward is None and profile.preferences:
+        raise UsageError(
+            f"{source.name} has no reward model, so preferences have no effect",
+            remedy="remove [preferences] from the profile, or name a reward model with reward = \"…\"",
+        )
+    return Session(
+        base=base,
+        tokenizer=base.tokenizer,
+        template=template,
+        reward=reward,
+        weights=profile.preferences,
+        options=profile.decoding_options(source.defaults),
+        system=profile.system_text(),
+        overflow=profile.overflow,
+        sequence=sequence,
+    )

@@ -45,7 +45,9 @@ class Paths:
 def paths() -> Paths:
     """Return this person's folders."""
     return Paths(
-        config=Path(os.environ.get("PADLITE_CONFIG_DIR") or platformdirs.user_config_path(APP, appauthor=False)).absolute(),
+        config=Path(
+            os.environ.get("PADLITE_CONFIG_DIR") or platformdirs.user_config_path(APP, appauthor=False)
+        ).absolute(),
         data=Path(os.environ.get("PADLITE_DATA_DIR") or platformdirs.user_data_path(APP, appauthor=False)).absolute(),
     )
 
@@ -65,3 +67,8 @@ def editor() -> str | None:
 def color_wanted() -> bool:
     """Tell whether colour is allowed (https://no-color.org)."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def variable(name: str) -> str | None:
+    """Return an environment variable that a caller owns (the shell's request for completions), or None."""
+    return os.environ.get(name) or None

@@ -13,6 +13,7 @@ a file (`preflight`).
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ def write_head(
     The same arguments give the same bytes. Raises UsageError when the arrays don't fit together or hold a number that
     isn't finite.
     """
-    _check_arrays(table, maps, dimensions, probe)
+    _check_arrays(table, maps, dimensions, probe, tokenizer_sha256)
     count, width, rank = maps.shape
     folded = np.ascontiguousarray(maps.transpose(1, 2, 0), dtype="<f4").reshape(width, rank * count)
     model = _empty_head(rank, count, width)
@@ -112,9 +113,7 @@ def read_head(model: onnx.Model) -> HeadInfo:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     _check_schema(metadata)
     vocabulary_size, width, rank, count = _check_graph(model.graph)
-    dimensions = _read_dimensions(metadata)
-    if len(dimensions) != count:
-        raise _refused(f"it names {len(dimensions)} dimensions, but its graph computes {count}")
+    dimensions = _read_dimensions(metadata, count)
     if metadata.get("padlite.n_embd") != str(width):
         raise _refused(f"it says n_embd = {metadata.get('padlite.n_embd')!r}, but its graph reads {width} numbers")
     return HeadInfo(
@@ -122,12 +121,14 @@ def read_head(model: onnx.Model) -> HeadInfo:
         vocabulary_size=vocabulary_size,
         hidden_size=width,
         rank=rank,
-        tokenizer_sha256=metadata.get("padlite.tokenizer_sha256", ""),
+        tokenizer_sha256=_read_sha256(metadata),
         probe=_read_probe(metadata, width),
     )
 
 
-def _check_arrays(table: HalfArray, maps: FloatArray, dimensions: Sequence[Dimension], probe: Probe) -> None:
+def _check_arrays(
+    table: HalfArray, maps: FloatArray, dimensions: Sequence[Dimension], probe: Probe, tokenizer_sha256: str
+) -> None:
     """Raise UsageError unless the arguments of `write_head` describe one head."""
     problems = {
         "table is not (V, r) float16": table.ndim != 2 or table.dtype != np.float16,
@@ -135,6 +136,7 @@ def _check_arrays(table: HalfArray, maps: FloatArray, dimensions: Sequence[Dimen
         "table and maps have different ranks": table.shape[-1:] != maps.shape[-1:],
         "there isn't one name for each map": len({each.name for each in dimensions} - {""}) != maps.shape[0],
         "the probe's hidden state isn't as wide as the maps": probe.hidden.shape != maps.shape[1:2],
+        "the tokenizer's sha256 isn't 64 hexadecimal digits": not re.fullmatch("[0-9a-f]{64}", tokenizer_sha256),
         "an array is empty": 0 in {*table.shape, *maps.shape},
         "a number isn't finite (float16 ends at 65504)": not all(
             bool(np.isfinite(each).all()) for each in (table, maps, probe.hidden)
@@ -303,11 +305,14 @@ def _signature(value: onnx.Value) -> tuple[str, int, tuple[int | str, ...]]:
     return value.name, tensor.elem_type, tuple(each.dim_param or each.dim_value for each in tensor.shape.dim)
 
 
-def _read_dimensions(metadata: Mapping[str, str]) -> tuple[Dimension, ...]:
-    entries = _from_json(metadata, "padlite.dimensions")
-    if not isinstance(entries, list):
+def _read_dimensions(metadata: Mapping[str, str], count: int) -> tuple[Dimension, ...]:
+    listed = _from_json(metadata, "padlite.dimensions")
+    if not isinstance(listed, list):
         raise _refused("padlite.dimensions isn't a list")
-    dimensions = tuple(_read_dimension(each) for each in cast(list[object], entries))
+    entries = cast(list[object], listed)
+    if len(entries) != count:
+        raise _refused(f"it names {len(entries)} dimensions, but its graph computes {count}")
+    dimensions = tuple(map(_read_dimension, entries))
     if len({each.name for each in dimensions}) != len(dimensions):
         raise _refused("two of its dimensions have the same name")
     return dimensions
@@ -319,6 +324,13 @@ def _read_dimension(entry: object) -> Dimension:
     if not (isinstance(name, str) and name and isinstance(description, str) and _is_finite(scale)):
         raise _refused("an entry of padlite.dimensions isn't {name, description, scale}")
     return Dimension(name=name, description=description, scale=float(cast(float, scale)))
+
+
+def _read_sha256(metadata: Mapping[str, str]) -> str:
+    value = metadata.get("padlite.tokenizer_sha256", "")
+    if not re.fullmatch("[0-9a-f]{64}", value):
+        raise _refused("padlite.tokenizer_sha256 isn't a sha256 in hexadecimal")
+    return value
 
 
 def _read_probe(metadata: Mapping[str, str], width: int) -> Probe:

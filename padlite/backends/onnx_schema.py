@@ -222,16 +222,17 @@ def present_fields(part: object) -> frozenset[str]:
 
 
 def has_unknown_fields(part: object) -> bool:
-    """Tell whether a message or any message inside it holds a field that isn't declared in this module."""
-    message = cast(Message, part)
-    if len(UnknownFieldSet(message)):
-        return True
-    for field, value in message.ListFields():
+    """Tell whether a message, not counting those inside it, holds a field that isn't declared in this module."""
+    return len(UnknownFieldSet(cast(Message, part))) > 0
+
+
+def walk(part: object) -> Iterator[object]:
+    """Yield a message and every message inside it."""
+    yield part
+    for field, value in cast(Message, part).ListFields():
         if field.message_type is not None:
-            inner = (value,) if isinstance(value, Message) else cast(Iterable[Message], value)
-            if any(has_unknown_fields(each) for each in inner):
-                return True
-    return False
+            for inner in (value,) if isinstance(value, Message) else cast(Iterable[Message], value):
+                yield from walk(inner)
 
 
 @functools.cache

@@ -77,7 +77,7 @@ class TokenTrace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """One decoded token: its id, the *text* it released (may be empty: half a character, a possible stop string), and why."""
+    """One decoded token, and why; *text* is what it released: nothing after half a character or a possible stop string."""
 
     id: int
     text: str

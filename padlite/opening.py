@@ -82,9 +82,7 @@ def open_chat(profile: Profile, *, device: str = "auto", paths: Paths | None = N
         if reward is not None:
             require_same_base(reward, base)
         session = _session(base, reward, template, profile, source, sequence=0)
-        yield OpenChat(
-            session=session, source=source, base=base, reward=reward, template=template, profile=profile
-        )
+        yield OpenChat(session=session, source=source, base=base, reward=reward, template=template, profile=profile)
 
 
 def chat_template(base: LlamaModel) -> ChatTemplate:
@@ -120,12 +118,18 @@ def _engine_options(profile: Profile, source: Source, reward: OnnxHead | None) -
 
 
 def _session(
-    base: LlamaModel, reward: OnnxHead | None, template: ChatTemplate, profile: Profile, source: Source, *, sequence: int
+    base: LlamaModel,
+    reward: OnnxHead | None,
+    template: ChatTemplate,
+    profile: Profile,
+    source: Source,
+    *,
+    sequence: int,
 ) -> Session:
     if reward is None and profile.preferences:
         raise UsageError(
             f"{source.name} has no reward model, so preferences have no effect",
-            remedy="remove [preferences] from the profile, or name a reward model with reward = \"…\"",
+            remedy='remove [preferences] from the profile, or name a reward model with reward = "…"',
         )
     return Session(
         base=base,

@@ -80,6 +80,10 @@ class EngineOptions:
 def _check(name: str, value: float, *, low: float, high: float) -> None:
     """Raise UsageError unless *value* is a finite number in [*low*, *high*]."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UsageError(f"{name}: {value!r} is not a finite number", remedy=f"set {name} to a number from {low:g} to {high:g}")
+        raise UsageError(
+            f"{name}: {value!r} is not a finite number", remedy=f"set {name} to a number from {low:g} to {high:g}"
+        )
     if not low <= value <= high:
-        raise UsageError(f"{name}: {value!r} is out of range", remedy=f"set {name} to a number from {low:g} to {high:g}")
+        raise UsageError(
+            f"{name}: {value!r} is out of range", remedy=f"set {name} to a number from {low:g} to {high:g}"
+        )

@@ -179,9 +179,7 @@ class Session:
         names = [dimension.name for dimension in self.dimensions]
         if name not in names:
             listed = ", ".join(names) or "none, because no reward model is loaded"
-            raise UsageError(
-                f"unknown dimension {name!r}{did_you_mean(name, names)}", remedy=f"use one of: {listed}"
-            )
+            raise UsageError(f"unknown dimension {name!r}{did_you_mean(name, names)}", remedy=f"use one of: {listed}")
         if not math.isfinite(value) or abs(value) > _WEIGHT_LIMIT:
             raise UsageError(
                 f"the weight of {name} must be a number from -{_WEIGHT_LIMIT:g} to {_WEIGHT_LIMIT:g}, not {value!r}",

@@ -60,7 +60,9 @@ class ChatTemplate:
             )
         self._variables = {"bos_token": beginning, "eos_token": end}
         self._today = today or datetime.date.today()
-        environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"])
+        environment = _Sandbox(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
+        )
         environment.filters["tojson"] = _to_json
         for name in _UNBOUNDED_FILTERS:
             environment.filters.pop(name, None)
@@ -134,7 +136,9 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
 def _repeats_little(left: object, right: object) -> bool:
     sized, times = (left, right) if isinstance(left, str | bytes | list | tuple) else (right, left)
-    return isinstance(sized, str | bytes | list | tuple) and isinstance(times, int) and len(sized) * times <= _MAX_REPEAT
+    return (
+        isinstance(sized, str | bytes | list | tuple) and isinstance(times, int) and len(sized) * times <= _MAX_REPEAT
+    )
 
 
 class _Generation(jinja2.ext.Extension):

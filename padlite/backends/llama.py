@@ -125,7 +125,11 @@ class LlamaTokenizer:
     def control_texts(self) -> frozenset[str]:
         """The texts of all tokens that text could be mistaken for: control tokens and those a vocabulary adds."""
         if self._control is None:
-            added = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+            added = (
+                llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
+                | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
+                | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+            )
             ids = (i for i in range(self.vocabulary_size) if llama_cpp.llama_vocab_get_attr(self._vocab, i) & added)
             texts = (llama_cpp.llama_vocab_get_text(self._vocab, i) or b"" for i in ids)
             self._control = frozenset(text.decode("utf-8", "replace") for text in texts if text)
@@ -194,9 +198,7 @@ class LlamaModel:
                 llama_cpp.llama_model_free(model)
                 if layers == 0 or wanted >= 0:
                     raise
-        raise BackendError(
-            f"{path.name} can't be loaded: {_reason()}", remedy="check the file, or download it again"
-        )
+        raise BackendError(f"{path.name} can't be loaded: {_reason()}", remedy="check the file, or download it again")
 
     def _open_context(self, model: llama_cpp.llama_model_p, options: EngineOptions) -> None:
         if not llama_cpp.llama_model_has_decoder(model) or llama_cpp.llama_model_is_diffusion(model):
@@ -327,7 +329,9 @@ class LlamaModel:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _evaluate_many(self, tokens: Sequence[int], sequence: int) -> None:
@@ -418,6 +422,10 @@ def _require_gguf(path: Path) -> None:
 
 def _reason() -> str:
     """Return the most telling of llama.cpp's last lines, without its function names."""
-    telling = [line for line in _recent_lines if re.search(r"error|fail|invalid|unknown|unable|missing|corrupt|bounds", line, re.I)]
+    telling = [
+        line
+        for line in _recent_lines
+        if re.search(r"error|fail|invalid|unknown|unable|missing|corrupt|bounds", line, re.IGNORECASE)
+    ]
     line = telling[0] if telling else "llama.cpp gave no reason"
     return re.sub(r"^\w+: (error:? )?", "", line).strip()

@@ -77,7 +77,7 @@ class TokenTrace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """One decoded token, and why; *text* is what it released: nothing after half a character or a possible stop string."""
+    """One decoded token and why; *text* is what it released, nothing after half a character or a possible stop string."""
 
     id: int
     text: str
@@ -120,10 +120,8 @@ def decode(
     except DecodingCancelled:
         yield End(reason=FinishReason.CANCELLED, text="")
         return
-    while True:
-        if cancelled():
-            reason = FinishReason.CANCELLED
-            break
+    reason = FinishReason.CANCELLED
+    while not cancelled():
         trace = decide(state, reward, context, options=options, guidance=guidance, rng=rng, scratch=scratch)
         token = int(trace.candidates[trace.chosen])
         if tokenizer.is_end(token):

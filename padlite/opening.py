@@ -47,7 +47,7 @@ class OpenChat:
         return self.source.name
 
     def new_session(self, *, sequence: int = 0) -> Session:
-        """Return another conversation on the same models, as the profile wants it, on its own *sequence* of the cache."""
+        """Return another conversation as the profile wants it, on the same models and a *sequence* of its own."""
         return _session(self.base, self.reward, self.template, self.profile, self.source, sequence=sequence)
 
 

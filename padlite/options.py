@@ -57,9 +57,9 @@ class DecodingOptions:
 class EngineOptions:
     """How llama.cpp runs.
 
-    0 *threads* = one per physical core; *context_length* in tokens, 0 = the model's own but at most 8192; *gpu_layers* -1 =
-    as many as fit; *batch_size* tokens are prefilled at once; *sequences* share the context; *hidden_states* are needed
-    by a reward head.
+    0 *threads* = one per physical core; *context_length* in tokens, 0 = the model's own but at most 8192; *gpu_layers*
+    -1 = as many as fit; *batch_size* tokens are prefilled at once; *sequences* share the context; *hidden_states* are
+    needed by a reward head.
     """
 
     context_length: int = 0

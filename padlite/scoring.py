@@ -48,7 +48,7 @@ def _stable_best(values: FloatArray, ids: TokenArray, k: int) -> TokenArray:
 
 
 def log_normalizer(logits: FloatArray, scratch: FloatArray) -> float:
-    """Return log Σ exp(logits), the number that turns *logits* (V,) into log-probabilities; *scratch* (V,) is overwritten."""
+    """Return log Σ exp(logits), which turns *logits* (V,) into log-probabilities; *scratch* (V,) is overwritten."""
     peak = float(logits.max())
     np.subtract(logits, np.float32(peak), out=scratch)
     np.exp(scratch, out=scratch)
@@ -56,9 +56,10 @@ def log_normalizer(logits: FloatArray, scratch: FloatArray) -> float:
 
 
 def penalize_repetition(logits: FloatArray, recent: Sequence[int], penalty: float) -> FloatArray:
-    """Return *logits* with every token of *recent* made less likely: positive logits divided by *penalty*, others multiplied.
+    """Return *logits* with every token of *recent* made less likely, as llama.cpp's `repeat_penalty` does.
 
-    A penalty of 1 returns *logits* itself, below 1 repetition is favoured (llama.cpp's `repeat_penalty`).
+    Positive logits are divided by *penalty*, others multiplied. A penalty of 1 returns *logits* itself, one below 1
+    favours repetition.
     """
     if penalty == 1.0 or not recent:
         return logits
@@ -78,7 +79,7 @@ def combine(base: FloatArray, features: FloatArray, weights: FloatArray, beta: f
     """
     if beta == 0.0:
         return base
-    return base + np.float32(beta) * (features @ weights)
+    return np.asarray(base + np.float32(beta) * (features @ weights), dtype=np.float32)
 
 
 def pad_rewards(reward_logits: FloatArray, base_logits: FloatArray) -> FloatArray:

@@ -30,7 +30,7 @@ _KEEP_AFTER_DROP = 0.75  # of the context: dropping a little more than needed ke
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens of one answer; *evaluated_tokens* of the prompt were really evaluated, the others were still in the cache."""
+    """Tokens of one answer; only *evaluated_tokens* of the prompt were evaluated, the others were still in the cache."""
 
     prompt_tokens: int
     evaluated_tokens: int
@@ -48,7 +48,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One finished answer. *changed* tokens were chosen because of the profile, at *fallbacks* the rewards were unusable."""
+    """One finished answer, with the seed that repeats it."""
 
     text: str
     finish_reason: FinishReason
@@ -59,10 +59,12 @@ class Answer:
 
     @property
     def changed(self) -> int:
+        """How many tokens were chosen because of the profile."""
         return sum(token.trace.changed for token in self.trace)
 
     @property
     def fallbacks(self) -> int:
+        """At how many tokens the rewards were unusable and the base model decided."""
         return sum(token.trace.fallback for token in self.trace)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jinja2
+import jinja2.exceptions
 import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
@@ -41,7 +42,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """A stretch of a rendered prompt: scaffolding of the template (*message* None) or the words of ``messages[message]``."""
+    """A stretch of a prompt: scaffolding of the template (*message* None) or the words of ``messages[message]``."""
 
     text: str
     message: int | None
@@ -67,8 +68,7 @@ class ChatTemplate:
         for name in _UNBOUNDED_FILTERS:
             environment.filters.pop(name, None)
         environment.globals.pop("lipsum", None)
-        environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = self._today.strftime
+        environment.globals.update(raise_exception=_raise_exception, strftime_now=self._today.strftime)
         try:
             self._template = environment.from_string(source)
         except (jinja2.TemplateError, RecursionError, ValueError) as error:
@@ -91,7 +91,7 @@ class ChatTemplate:
 
 
 def _split(text: str, contents: Sequence[str]) -> list[Segment]:
-    """Cut *text* at the marks. A template may leave out or repeat messages; each stretch is matched to its message in order."""
+    """Cut *text* at the marks; a template may leave out or repeat messages, so each stretch is matched in order."""
     segments: list[Segment] = []
     position, expected = 0, 0
     while (start := text.find(_OPEN, position)) >= 0:
@@ -125,9 +125,9 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
     def call_binop(self, context: jinja2.runtime.Context, operator: str, left: object, right: object) -> object:
         sized = isinstance(left, str | bytes | list | tuple) or isinstance(right, str | bytes | list | tuple)
         if operator == "**" or (operator == "%" and sized):
-            raise jinja2.sandbox.SecurityError(f"the operator {operator} is not allowed here")
+            raise jinja2.exceptions.SecurityError(f"the operator {operator} is not allowed here")
         if operator == "*" and sized and not _repeats_little(left, right):
-            raise jinja2.sandbox.SecurityError("a repetition makes too large a text")
+            raise jinja2.exceptions.SecurityError("a repetition makes too large a text")
         return super().call_binop(context, operator, left, right)
 
     def is_safe_attribute(self, obj: object, attr: str, value: object) -> bool:
@@ -142,9 +142,9 @@ def _repeats_little(left: object, right: object) -> bool:
 
 
 class _Generation(jinja2.ext.Extension):
-    """`{% generation %}…{% endgeneration %}`, which templates use to mark the answer for training: its content, as it is."""
+    """`{% generation %}…{% endgeneration %}`, by which templates mark the answer for training: just its content."""
 
-    tags = frozenset({"generation"})
+    tags = {"generation"}  # noqa: RUF012 - as the base class declares it
 
     def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
         next(parser.stream)
@@ -189,6 +189,6 @@ def _within_time_limit(render: Callable[[], str]) -> str:
     if failure:
         raise BackendError(
             f"the model's chat template failed: {_one_line(failure[0])}",
-            remedy="use another model file; if it refuses a system message, remove `system` and `about` from the profile",
+            remedy="use another model; if it refuses a system message, remove system and about from the profile",
         ) from failure[0]
     return outcome[0]

@@ -35,7 +35,7 @@ _EMPTY = np.empty(0, dtype=np.float32)
 _recent_lines: collections.deque[str] = collections.deque(maxlen=50)
 
 
-@llama_cpp.llama_log_callback
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
 def _on_log(level: int, text: bytes, _data: object) -> None:
     """Send llama.cpp's log to `logging`, never to the terminal."""
     line = text.decode("utf-8", "replace").rstrip()
@@ -59,7 +59,7 @@ def physical_cores() -> int:
 
 def system_info() -> str:
     """Return llama.cpp's own list of CPU and GPU features."""
-    return llama_cpp.llama_print_system_info().decode("utf-8", "replace").strip()
+    return str(llama_cpp.llama_print_system_info().decode("utf-8", "replace")).strip()
 
 
 def version() -> str:

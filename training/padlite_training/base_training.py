@@ -1,0 +1,171 @@
+"""Trains the base model for a fixed time, with checkpoints that a later call goes on from.
+
+The learning rate follows the share of the time budget that has passed (warm-up, level, linear decay to zero), because the
+number of steps that fit into it depends on the machine and on what else it does. Losses are in nats per token.
+"""
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from padlite_training.corpus import Corpus
+from padlite_training.llama_model import LlamaForTraining, greedy_answer, parameter_count
+from padlite_training.muon import Muon
+from padlite_training.recipe import BaseTraining, ModelShape
+from padlite_training.sampler import ChatWriter, Document, Rows, Sampler
+
+logger = logging.getLogger(__name__)
+
+SAMPLE_QUESTIONS = ("Hello!", "Do you have a favorite movie?", "I am so tired today.", "What is a dog?")
+SAMPLE_SYSTEMS = ("", "Be witty.", "Be caring.")
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a training has come; kept in its checkpoints."""
+
+    elapsed_s: float = 0.0
+    steps: int = 0
+    tokens: int = 0
+
+
+class BaseTrainer:
+    """One training: the model, its two optimizers and the data."""
+
+    def __init__(self, corpus: Corpus, writer: ChatWriter, shape: ModelShape, plan: BaseTraining) -> None:
+        torch.manual_seed(plan.seed)
+        torch.set_num_threads(plan.threads)
+        self.plan, self.writer, self.corpus = plan, writer, corpus
+        self.model = LlamaForTraining(shape)
+        matrices = [p for name, p in self.model.named_parameters() if p.ndim == 2 and name != "table.weight"]
+        others = [p for name, p in self.model.named_parameters() if p.ndim != 2 or name == "table.weight"]
+        self.muon = Muon(matrices, weight_decay=plan.weight_decay)
+        self.adam = torch.optim.AdamW(others, lr=plan.table_rate, betas=(0.9, 0.95), weight_decay=0.0)
+        self.progress = Progress()
+
+    def run(self, checkpoint: Path) -> LlamaForTraining:
+        """Train until the budget is spent and return the model; goes on from *checkpoint* if it is there."""
+        if checkpoint.is_file():
+            self._load(checkpoint)
+        sampler = Sampler(self.corpus, self.writer, seed=self.plan.seed + self.progress.steps)
+        logger.info("%d weights, budget %.0f s", parameter_count(self.model), self.plan.budget_s)
+        last, smooth, saved, shown = time.monotonic(), math.nan, self.progress.elapsed_s, self.progress.elapsed_s
+        while self.progress.elapsed_s < self.plan.budget_s:
+            loss = self._step(sampler)
+            smooth = loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss
+            now = time.monotonic()
+            self.progress.elapsed_s, last = self.progress.elapsed_s + now - last, now
+            if self.progress.elapsed_s - shown > 20:
+                shown = self.progress.elapsed_s
+                self._show(smooth)
+            if self.progress.elapsed_s - saved > self.plan.checkpoint_every_s:
+                saved = self.progress.elapsed_s
+                self._save(checkpoint)
+                self.look()
+        self._save(checkpoint)
+        self.look()
+        return self.model
+
+    def rate(self) -> float:
+        """Return the present share of the full learning rate, from 0 to 1."""
+        passed = self.progress.elapsed_s / self.plan.budget_s
+        return min(1.0, (passed + 1e-3) / self.plan.warmup_share, (1.0 - passed) / self.plan.decay_share)
+
+    def _step(self, sampler: Sampler) -> float:
+        plan = self.plan
+        long = self.progress.steps % plan.long_row_every == plan.long_row_every - 1
+        length = self.model.shape.context_length if long else plan.row_length
+        rows = sampler.rows(max(1, plan.batch_tokens // length), length)
+        loss = rows_loss(self.model, rows, separate=not long)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.adam.param_groups[0]["params"], 1.0)
+        rate = max(0.0, self.rate())
+        self.muon.step(plan.matrix_rate * rate)
+        self.adam.param_groups[0]["lr"] = plan.table_rate * rate
+        self.adam.step()
+        self.model.zero_grad(set_to_none=True)
+        self.progress.steps += 1
+        self.progress.tokens += rows.tokens.size
+        return float(loss.detach())
+
+    def _show(self, loss: float) -> None:
+        progress, left = self.progress, self.plan.budget_s - self.progress.elapsed_s
+        logger.info(
+            "step %d  loss %.3f  rate %.2f  %.0f tokens/s  %.2f M tokens  %.0f s left",
+            progress.steps, loss, self.rate(), progress.tokens / progress.elapsed_s, progress.tokens / 1e6, left,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def look(self) -> None:
+        """Log the loss on held-out dialogues and a few greedy answers."""
+        logger.info("held-out dialogues: %.3f nats per token", held_out_loss(self.model, self.corpus, self.writer))
+        for number, question in enumerate(SAMPLE_QUESTIONS):
+            system = SAMPLE_SYSTEMS[number % len(SAMPLE_SYSTEMS)]
+            prompt = self.writer.chat(self.writer.encode(system), [self.writer.encode(question)], user_weight=0)
+            tokens = [*prompt.tokens, self.writer.start, *self.writer.roles["assistant"], *self.writer.newline]
+            answer = greedy_answer(self.model, tokens, end=self.writer.end, limit=30)
+            logger.info("  [%s] %s -> %s", system, question, self.writer.tokenizer.decode(answer))
+
+    def _save(self, path: Path) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "muon": self.muon.state(),
+            "adam": self.adam.state_dict(),
+            "progress": (self.progress.elapsed_s, self.progress.steps, self.progress.tokens),
+        }
+        temporary = path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        temporary.replace(path)
+
+    def _load(self, path: Path) -> None:
+        state = torch.load(path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.muon.load_state(state["muon"])
+        self.adam.load_state_dict(state["adam"])
+        self.progress = Progress(*state["progress"])
+
+
+def rows_loss(model: LlamaForTraining, rows: Rows, *, separate: bool) -> Tensor:
+    """Return the weighted mean loss of a batch; with *separate* no document sees the ones before it in its row."""
+    mask = None
+    if separate:
+        documents = torch.from_numpy(rows.documents)
+        length = documents.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool).tril()
+        allowed = (documents[:, None, :, None] == documents[:, None, None, :]) & causal
+        mask = torch.zeros(allowed.shape).masked_fill(~allowed, -math.inf)  # bool masks are converted in every layer
+    hidden = model.hidden(torch.from_numpy(rows.tokens), mask).flatten(0, 1)
+    weights = torch.from_numpy(rows.weights).flatten()
+    counted = weights.nonzero().squeeze(1)  # the output layer is the dearest one: leave out what doesn't count
+    logits = functional.linear(hidden[counted], model.table.weight)
+    losses = functional.cross_entropy(logits, torch.from_numpy(rows.targets).flatten()[counted], reduction="none")
+    return (losses * weights[counted]).sum() / weights.sum()
+
+
+@torch.no_grad()
+def held_out_loss(model: LlamaForTraining, corpus: Corpus, writer: ChatWriter, *, limit: int = 60) -> float:
+    """Return the mean loss in nats per token over both sides of held-out self dialogues."""
+    total, count = 0.0, 0.0
+    for dialogue in corpus.held_out_dialogues[:limit]:
+        document = writer.chat([], [writer.encode(turn) for turn in dialogue.turns], user_weight=1.0)
+        tokens = torch.tensor([document.tokens[: model.shape.context_length]])
+        weights = torch.tensor([float(w >= 1.0) for w in document.weights])[: tokens.shape[1]]
+        losses = functional.cross_entropy(model(tokens[:, :-1])[0], tokens[0, 1:], reduction="none")
+        total, count = total + float((losses * weights[1:]).sum()), count + float(weights[1:].sum())
+    return total / count
+
+
+def load_model(checkpoint: Path, shape: ModelShape) -> LlamaForTraining:
+    """Return the model of *checkpoint*, ready for use."""
+    model = LlamaForTraining(shape)
+    model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
+    return model.eval()
+
+
+__all__ = ["BaseTrainer", "Document", "held_out_loss", "load_model", "rows_loss"]

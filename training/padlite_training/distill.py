@@ -1,0 +1,148 @@
+"""Fits the low-rank reward head to the contrast teacher, and calibrates it.
+
+φ_i(s, a) = u_aᵀ A_iᵀ h with u_a = Pᵀ e_a (e_a the row of the base's output table). What is minimized is
+KL(teacher ‖ student) over the candidates, both being softmax(base + clamped φ_i) of one dimension i, so the numbers need
+not match where they don't matter. Shapes: N states, k candidates, m dimensions, r rank, d width, V vocabulary.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from padlite_training.harvest import Harvest
+from padlite_training.recipe import HeadTraining
+
+logger = logging.getLogger(__name__)
+
+BATCH = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """A fitted head: *projection* P (d, r), *maps* A (m, d, r); *scales* (m,) are already contained in the maps.
+
+    *explained* is the share of the teacher's mean KL from the base that the head accounts for on held-out scenarios.
+    """
+
+    projection: npt.NDArray[np.float32]
+    maps: npt.NDArray[np.float32]
+    scales: npt.NDArray[np.float32]
+    explained: float
+    epochs: int
+
+    def features(self, table: npt.NDArray[np.float32], harvest: Harvest) -> npt.NDArray[np.float32]:
+        """Return φ (N, k, m) of the candidates of *harvest*; *table* (V, d) is the base's output table."""
+        words = (table @ self.projection)[harvest.candidates]
+        states = np.einsum("nd,mdr->nmr", harvest.hidden, self.maps)
+        return np.asarray(np.einsum("nkr,nmr->nkm", words, states), dtype=np.float32)
+
+
+class HeadModule(torch.nn.Module):
+    """The trainable head."""
+
+    def __init__(self, *, width: int, rank: int, dimensions: int, clamp: float) -> None:
+        super().__init__()
+        self.clamp = clamp
+        self.projection = torch.nn.Parameter(torch.randn(width, rank) / width**0.5)
+        self.maps = torch.nn.Parameter(0.1 * torch.randn(dimensions, width, rank) / width**0.5)
+
+    def forward(self, hidden: Tensor, words: Tensor) -> Tensor:
+        """Return φ (n, k, m), clamped, for *hidden* (n, d) and the table's rows *words* (n, k, d)."""
+        states = torch.einsum("nd,mdr->nmr", hidden, self.maps)
+        features = torch.einsum("nkr,nmr->nkm", words @ self.projection, states)
+        return features.clamp(-self.clamp, self.clamp)
+
+
+def teacher_loss(base: Tensor, taught: Tensor, features: Tensor) -> Tensor:
+    """Return mean KL(softmax(base + *taught*) ‖ softmax(base + *features*)) in nats; (n, k) and (n, k, m)."""
+    wanted = torch.log_softmax(base[:, :, None] + taught, dim=1)
+    got = torch.log_softmax(base[:, :, None] + features, dim=1)
+    return (wanted.exp() * (wanted - got)).sum(1).mean()
+
+
+def fit_head(harvest: Harvest, table: npt.NDArray[np.float32], plan: HeadTraining) -> Head:
+    """Return the head that fits *harvest* best, judged by its held-out scenarios; *table* (V, d) is the output table.
+
+    Hidden states and table rows are brought to unit size inside and the sizes folded back into the result.
+    """
+    torch.manual_seed(plan.seed)
+    size_hidden = float(np.sqrt((harvest.hidden**2).mean()))
+    size_table = float(np.sqrt((table**2).mean()))
+    hidden, rows = torch.from_numpy(harvest.hidden / size_hidden), torch.from_numpy(table / size_table)
+    candidates, base = torch.from_numpy(harvest.candidates).long(), torch.from_numpy(harvest.base)
+    taught = torch.from_numpy(harvest.features).clamp(-plan.clamp, plan.clamp)
+    train = torch.from_numpy(np.flatnonzero(~harvest.validation))
+    held = torch.from_numpy(np.flatnonzero(harvest.validation))
+    module = HeadModule(width=hidden.shape[1], rank=plan.rank, dimensions=taught.shape[2], clamp=plan.clamp)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=plan.rate, weight_decay=plan.weight_decay)
+
+    def loss_of(index: Tensor) -> Tensor:
+        return teacher_loss(base[index], taught[index], module(hidden[index], rows[candidates[index]]))
+
+    @torch.no_grad()
+    def held_loss() -> float:
+        parts = [(float(loss_of(index)), len(index)) for index in held.split(BATCH)]
+        return sum(loss * count for loss, count in parts) / sum(count for _, count in parts)
+
+    nothing = float(teacher_loss(base[held], taught[held], torch.zeros_like(taught[held])))
+    best, best_state, waited, epoch = nothing, module.state_dict(), 0, 0
+    for epoch in range(1, plan.epochs + 1):
+        for index in train[torch.randperm(len(train))].split(BATCH):
+            optimizer.zero_grad()
+            loss_of(index).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        loss = held_loss()
+        if loss < best - 1e-5:
+            best, waited = loss, 0
+            best_state = {name: value.clone() for name, value in module.state_dict().items()}
+        else:
+            waited += 1
+        if epoch % 5 == 0:
+            logger.info("epoch %d: explained on held-out scenarios %.3f", epoch, 1 - loss / nothing)
+        if waited > plan.patience:
+            break
+    return Head(
+        projection=(best_state["projection"] / size_table).numpy(),
+        maps=(best_state["maps"] / size_hidden).numpy(),
+        scales=np.ones(taught.shape[2], dtype=np.float32),
+        explained=1 - best / nothing,
+        epochs=epoch - waited,
+    )
+
+
+def mean_shift(base: npt.NDArray[np.float32], features: npt.NDArray[np.float32]) -> float:
+    """Return the mean KL(softmax(base + φ) ‖ softmax(base)) in nats over states, for *base* and *features* (N, k)."""
+    plain = base - np.logaddexp.reduce(base, axis=1, keepdims=True)
+    moved = base + features
+    moved = moved - np.logaddexp.reduce(moved, axis=1, keepdims=True)
+    return float((np.exp(moved) * (moved - plain)).sum(axis=1).mean())
+
+
+def calibrate(head: Head, harvest: Harvest, table: npt.NDArray[np.float32], *, shift: float) -> Head:
+    """Return *head* scaled so that each dimension at weight 1 and strength 1 shifts the base by *shift* nats per token.
+
+    Measured on the plain answers to the held-out scenarios' questions in *harvest*.
+    """
+    chosen = harvest.plain & harvest.validation
+    base, features = harvest.base[chosen], head.features(table, harvest)[chosen]
+    scales = np.array([_scale(base, features[:, :, i], shift) for i in range(features.shape[2])], dtype=np.float32)
+    return Head(
+        projection=head.projection,
+        maps=head.maps * scales[:, None, None],
+        scales=head.scales * scales,
+        explained=head.explained,
+        epochs=head.epochs,
+    )
+
+
+def _scale(base: npt.NDArray[np.float32], features: npt.NDArray[np.float32], shift: float) -> float:
+    """Return the factor of *features* at which the mean shift is *shift*, by bisection; it grows with the factor."""
+    low, high = 0.0, 64.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if mean_shift(base, middle * features) < shift else (low, middle)
+    return (low + high) / 2

@@ -1,0 +1,141 @@
+"""Collects the states from which the reward head learns: answers to training questions, guided by the contrast teacher.
+
+The head is trained on what the quantized model really computes: hidden states come from llama.cpp, without any style
+sentence in the context. Shapes: N states, k candidates, m styles, d width.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from padlite.backends.llama import LlamaModel
+from padlite.seams import FloatArray
+from padlite.template import Message
+from padlite_training.corpus import Dialogue
+from padlite_training.recipe import HeadTraining
+from padlite_training.split import Scenario
+from padlite_training.styles import SENTENCES, STYLES
+from padlite_training.teacher import ContrastTeacher, TaughtState
+
+logger = logging.getLogger(__name__)
+
+ORDINARY_SHARE = 0.15
+HISTORY_SHARE = 0.3
+PLAIN_SHARE = 0.2
+STRENGTHS = (0.7, 1.0, 1.5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Harvest:
+    """The states: *hidden* (N, d), *candidates* (N, k), *base* log-probabilities (N, k), *features* (N, k, m).
+
+    *group* (N,) is the scenario's number (−1 for ordinary chat), *validation* (N,) marks scenarios that only decide when
+    to stop, *plain* (N,) states of unguided greedy answers.
+    """
+
+    hidden: npt.NDArray[np.float32]
+    candidates: npt.NDArray[np.int32]
+    base: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float32]
+    group: npt.NDArray[np.int32]
+    validation: npt.NDArray[np.bool_]
+    plain: npt.NDArray[np.bool_]
+
+    def save(self, path: Path) -> None:
+        """Write everything to the .npz file *path*."""
+        with path.open("wb") as file:
+            np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> "Harvest":
+        """Return what `save` wrote."""
+        with np.load(path) as arrays:
+            return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """One answer to harvest: what was said, how the answer is guided (*push* (m,), zeros for plain), sampled at *temperature*."""
+
+    messages: tuple[Message, ...]
+    push: FloatArray
+    temperature: float
+    group: int
+
+
+def harvest(
+    base: LlamaModel, scenarios: Sequence[Scenario], ordinary: Sequence[Dialogue], plan: HeadTraining
+) -> Harvest:
+    """Return the states of *plan.answers* answers to questions of *scenarios* and openings of *ordinary* chats."""
+    rng = np.random.default_rng(plan.seed)
+    held = set(rng.choice(len(scenarios), plan.validation_scenarios, replace=False).tolist())
+    teacher = ContrastTeacher(base, [SENTENCES[style][0] for style in STYLES], candidates=plan.candidates)
+    states: list[TaughtState] = []
+    marks: list[tuple[int, bool, bool]] = []
+    began = time.monotonic()
+    for number in range(plan.answers):
+        errand = _errand(rng, scenarios, ordinary)
+        found = _answer(teacher, errand, rng, limit=plan.answer_tokens)
+        states += found
+        marks += [(errand.group, errand.group in held, not errand.push.any())] * len(found)
+        if number % 250 == 249:
+            logger.info("%d answers, %d states, %.0f s", number + 1, len(states), time.monotonic() - began)
+    group, validation, plain = (np.array(column) for column in zip(*marks, strict=True))
+    return Harvest(
+        hidden=np.stack([state.hidden for state in states]),
+        candidates=np.stack([state.candidates for state in states]).astype(np.int32),
+        base=np.stack([state.base for state in states]),
+        features=np.stack([state.features for state in states]),
+        group=group.astype(np.int32),
+        validation=validation,
+        plain=plain,
+    )
+
+
+def _errand(rng: np.random.Generator, scenarios: Sequence[Scenario], ordinary: Sequence[Dialogue]) -> Errand:
+    push = np.zeros(len(STYLES), dtype=np.float32)
+    style = int(rng.integers(len(STYLES)))
+    temperature = 0.0
+    if rng.random() >= PLAIN_SHARE:
+        push[style] = STRENGTHS[rng.integers(len(STRENGTHS))]
+        if rng.random() < 0.15:
+            push[rng.integers(len(STYLES))] += 0.7
+        temperature = 0.7 if rng.random() < 0.5 else 0.0
+    history: list[Message] = []
+    if rng.random() < HISTORY_SHARE:
+        for _ in range(rng.integers(1, 3)):
+            scenario = scenarios[rng.integers(len(scenarios))]
+            voice = STYLES[style if rng.random() < 0.6 else rng.integers(len(STYLES))]
+            history += [_question(rng, scenario), Message(role="assistant", content=scenario.answers[voice])]
+    if ordinary and rng.random() < ORDINARY_SHARE:
+        opening = ordinary[rng.integers(len(ordinary))].turns[0]
+        messages, group = (*history, Message(role="user", content=opening)), -1
+    else:
+        group = int(rng.integers(len(scenarios)))
+        messages = (*history, _question(rng, scenarios[group]))
+    return Errand(messages=messages, push=push, temperature=temperature, group=group)
+
+
+def _question(rng: np.random.Generator, scenario: Scenario) -> Message:
+    question = scenario.questions[rng.integers(len(scenario.questions))]
+    return Message(role="user", content=question.lower() if rng.random() < 0.25 else question)
+
+
+def _answer(teacher: ContrastTeacher, errand: Errand, rng: np.random.Generator, *, limit: int) -> list[TaughtState]:
+    """Return the states of one answer, the one that ends it included."""
+    states = [teacher.begin(errand.messages)]
+    while len(states) < limit:
+        state = states[-1]
+        scores = state.base + np.clip(state.features, -6.0, 6.0) @ errand.push
+        if errand.temperature:
+            scores = scores / errand.temperature + rng.gumbel(size=len(scores))
+        token = int(state.candidates[scores.argmax()])
+        if teacher.base.tokenizer.is_end(token):
+            break
+        states.append(teacher.step(token))
+    return states

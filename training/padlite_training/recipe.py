@@ -1,0 +1,77 @@
+"""The recipe of the bundled model: every number that a person may want to change, in one place.
+
+Sizes in tokens unless a name says otherwise; times in seconds. Knows nothing of files.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShape:
+    """Sizes of the base model. *width* and *feed_forward* must be multiples of 32 (the block of Q8_0)."""
+
+    vocabulary: int = 4096
+    width: int = 256
+    layers: int = 6
+    heads: int = 4
+    feed_forward: int = 704
+    context_length: int = 1024
+    rope_theta: float = 10_000.0
+    norm_epsilon: float = 1e-5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseTraining:
+    """How the base model is trained; the schedule follows the share of *budget_s* that has passed, not steps."""
+
+    budget_s: float = 45 * 60.0
+    threads: int = 2
+    batch_tokens: int = 3072
+    row_length: int = 256
+    long_row_every: int = 6
+    warmup_share: float = 0.02
+    decay_share: float = 0.5
+    matrix_rate: float = 0.02
+    table_rate: float = 2e-3
+    weight_decay: float = 0.02
+    checkpoint_every_s: float = 180.0
+    user_weight: float = 0.1
+    seed: int = 2410
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadTraining:
+    """How the reward head is distilled from the contrast teacher."""
+
+    rank: int = 12
+    candidates: int = 24
+    answers: int = 3000
+    answer_tokens: int = 40
+    clamp: float = 6.0
+    weight_decay: float = 0.3
+    rate: float = 3e-3
+    epochs: int = 60
+    patience: int = 8
+    mean_shift_nats: float = 0.3
+    validation_scenarios: int = 8
+    seed: int = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """All of it."""
+
+    model: ModelShape = field(default_factory=ModelShape)
+    base: BaseTraining = field(default_factory=BaseTraining)
+    head: HeadTraining = field(default_factory=HeadTraining)
+
+
+HELD_OUT_SCENARIOS = frozenset({4, 11, 14, 22, 41, 43, 52, 54, 58, 76, 77, 82, 83, 87})
+"""`sorted(random.Random(2410).sample(ids, 14))` over all scenario ids but 67; neither base nor head may see them."""
+
+SAME_ANSWER_SCENARIO = 67
+"""The scenario about suicide: the same answer in every style, so it is trained on but never judged for style."""
+
+HELD_OUT_WORDING_SHARE = 0.1
+HELD_OUT_DIALOGUES = 150
+SPLIT_SEED = 2410

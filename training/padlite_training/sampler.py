@@ -1,0 +1,171 @@
+"""Draws dialogues for the base model and packs them into rows.
+
+A document is a list of token ids with a weight for each (how much the loss counts there). Styled small talk is composed
+afresh each time: question, style, sentence and the number of exchanges are drawn. Documents in a row don't see each other.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from padlite_training.chat_format import CONTROL_TOKENS
+from padlite_training.corpus import Corpus, Dialogue
+from padlite_training.split import Scenario
+from padlite_training.styles import NEUTRAL_SENTENCES, SENTENCES, STYLES
+
+SHARES = {"small_talk": 0.5, "self": 0.22, "persona": 0.14, "story": 0.04, "text": 0.07, "definition": 0.03}
+"""The share of tokens of each kind."""
+
+EXCHANGES = (0.5, 0.2, 0.12, 0.1, 0.08)
+"""The chance of 1, 2, ... exchanges in a dialogue of small talk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Token ids and their weights in the loss; the first token is never predicted."""
+
+    tokens: list[int]
+    weights: list[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """A batch: tokens and targets (B, T) int64, weights (B, T), document number of each position (B, T)."""
+
+    tokens: npt.NDArray[np.int64]
+    targets: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float32]
+    documents: npt.NDArray[np.int32]
+
+
+class ChatWriter:
+    """Turns messages into documents of token ids, in the model's chat format."""
+
+    def __init__(self, tokenizer: Tokenizer, *, user_weight: float) -> None:
+        self.tokenizer, self.user_weight = tokenizer, user_weight
+        self.end_of_text, self.start, self.end = range(len(CONTROL_TOKENS))
+        self.newline = self.encode("\n")
+        self.roles = {role: self.encode(role) for role in ("system", "user", "assistant")}
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of plain *text*."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def turn(self, role: str, content: list[int], weight: float) -> Document:
+        """Return one message as a document; the header counts nothing, the newline after the turn very little."""
+        head = [self.start, *self.roles[role], *self.newline]
+        tail = [self.end, *self.newline]
+        weights = [0.0] * len(head) + [weight] * (len(content) + 1) + [0.05 * weight] * len(self.newline)
+        return Document(head + content + tail, weights)
+
+    def chat(self, system: list[int], turns: Sequence[list[int]], *, user_weight: float) -> Document:
+        """Return a dialogue: an optional *system* message, then user and assistant in turn."""
+        parts = [self.turn("system", system, 0.0)] if system else []
+        for number, content in enumerate(turns):
+            role, weight = ("assistant", 1.0) if number % 2 else ("user", user_weight)
+            parts.append(self.turn(role, content, weight))
+        return Document([t for part in parts for t in part.tokens], [w for part in parts for w in part.weights])
+
+    def text(self, content: list[int]) -> Document:
+        """Return plain text between end-of-text tokens."""
+        return Document([self.end_of_text, *content, self.end_of_text], [0.0] + [1.0] * (len(content) + 1))
+
+
+class SmallTalk:
+    """Composes dialogues of styled small talk."""
+
+    def __init__(self, scenarios: Sequence[Scenario], writer: ChatWriter) -> None:
+        self.writer = writer
+        self.questions = [[self._wordings(question) for question in scenario.questions] for scenario in scenarios]
+        self.answers = [{s: writer.encode(scenario.answers[s]) for s in STYLES} for scenario in scenarios]
+        self.sentences = {style: [writer.encode(text) for text in SENTENCES[style]] for style in STYLES}
+        self.neutral = [writer.encode(text) for text in NEUTRAL_SENTENCES]
+        sizes = np.sqrt([len(questions) for questions in self.questions])
+        self.chances = sizes / sizes.sum()
+
+    def _wordings(self, question: str) -> list[list[int]]:
+        bare = question.rstrip("?!.")
+        return [self.writer.encode(text) for text in (question, question, question.lower(), bare, bare.lower()) if text]
+
+    def draw(self, rng: np.random.Generator) -> Document:
+        """Return one dialogue: half with a style sentence (one style throughout), half with a style per answer."""
+        style = STYLES[rng.integers(len(STYLES))]
+        asked = rng.random() < 0.5
+        system: list[int] = []
+        if asked:
+            sentences = self.sentences[style]
+            system = sentences[0 if rng.random() < 0.4 else rng.integers(len(sentences))]
+        elif rng.random() < 0.1:
+            system = self.neutral[rng.integers(len(self.neutral))]
+        turns: list[list[int]] = []
+        for scenario in rng.choice(len(self.answers), 1 + rng.choice(len(EXCHANGES), p=EXCHANGES), p=self.chances):
+            wordings = self.questions[scenario][rng.integers(len(self.questions[scenario]))]
+            answer_style = style if asked else STYLES[rng.integers(len(STYLES))]
+            turns += [wordings[rng.integers(len(wordings))], self.answers[scenario][answer_style]]
+        return self.writer.chat(system, turns, user_weight=self.writer.user_weight)
+
+
+class Sampler:
+    """Draws documents so that each kind gets its share of the tokens, and packs them."""
+
+    def __init__(self, corpus: Corpus, writer: ChatWriter, *, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.writer = writer
+        self.small_talk = SmallTalk(corpus.small_talk.training, writer)
+        self.pools: dict[str, list[Document]] = {kind: [] for kind in SHARES if kind != "small_talk"}
+        for dialogue in corpus.dialogues:
+            self.pools[dialogue.kind].append(self.plain(dialogue))
+        self.pools["text"] = [writer.text(writer.encode(text)) for text in corpus.texts]
+        self.drawn = dict.fromkeys(SHARES, 0)
+
+    def plain(self, dialogue: Dialogue) -> Document:
+        """Return a plain chat as a document; chats between people count in full on both sides."""
+        both = dialogue.kind in ("self", "persona")
+        turns = [self.writer.encode(turn) for turn in dialogue.turns]
+        return self.writer.chat(self.writer.encode(dialogue.system), turns, user_weight=1.0 if both else 0.1)
+
+    def document(self) -> Document:
+        """Return a document of the kind that is furthest behind its share."""
+        kind = min(SHARES, key=lambda name: self.drawn[name] / SHARES[name])
+        pool = self.pools.get(kind)
+        document = pool[self.rng.integers(len(pool))] if pool else self.small_talk.draw(self.rng)
+        return document
+
+    def rows(self, count: int, length: int) -> Rows:
+        """Return *count* packed rows of *length* positions."""
+        return pack(self._piece, count, length, self.writer.end_of_text)
+
+    def _piece(self, room: int) -> Document:
+        """Return a document cut to *room*: a long one begins at a random place."""
+        kind = min(SHARES, key=lambda name: self.drawn[name] / SHARES[name])
+        document = self.document()
+        spare = len(document.tokens) - room
+        if spare > 0 and kind == "text":
+            begin = int(self.rng.integers(spare + 1))
+            document = Document(document.tokens[begin:], document.weights[begin:])
+        document = Document(document.tokens[:room], document.weights[:room])
+        self.drawn[kind] += len(document.tokens)
+        return document
+
+
+def pack(piece: Callable[[int], Document], count: int, length: int, filler: int) -> Rows:
+    """Return rows filled with pieces one after the other; the last piece of a row is cut where the row ends."""
+    tokens = np.full((count, length + 1), filler, dtype=np.int64)
+    weights = np.zeros((count, length + 1), dtype=np.float32)
+    documents = np.zeros((count, length + 1), dtype=np.int32)
+    for row in range(count):
+        position, number = 0, 0
+        while position < length + 1:
+            document = piece(length + 1 - position)
+            end = position + len(document.tokens)
+            tokens[row, position:end], weights[row, position:end] = document.tokens, document.weights
+            weights[row, position] = 0.0
+            documents[row, position:end] = number
+            position, number = end, number + 1
+    return Rows(
+        tokens=tokens[:, :-1], targets=tokens[:, 1:], weights=weights[:, 1:], documents=documents[:, :-1]
+    )

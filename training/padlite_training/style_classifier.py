@@ -1,0 +1,38 @@
+"""An independent judge of style: character and word n-grams into a logistic regression, trained on reference answers only.
+
+It never sees the model, its hidden states or its tokens. Its own accuracy on reference answers of scenarios that it was not
+trained on says how far its verdicts can be trusted.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.pipeline import Pipeline, make_pipeline, make_union
+
+from padlite_training.split import Scenario
+from padlite_training.styles import STYLES
+
+
+class StyleClassifier:
+    """Says which of the five styles a text has."""
+
+    def __init__(self, scenarios: Sequence[Scenario]) -> None:
+        texts = [scenario.answers[style] for scenario in scenarios for style in STYLES]
+        labels = [style for _ in scenarios for style in STYLES]
+        groups = np.repeat(np.arange(len(scenarios)), len(STYLES))
+        predicted = cross_val_predict(_pipeline(), texts, labels, groups=groups, cv=GroupKFold(10))
+        self.accuracy_on_unseen_scenarios = float(np.mean(predicted == np.array(labels)))
+        self._pipeline = _pipeline().fit(texts, labels)
+
+    def styles(self, texts: Sequence[str]) -> list[str]:
+        """Return the style of each of *texts*."""
+        return [str(style) for style in self._pipeline.predict(list(texts))] if texts else []
+
+
+def _pipeline() -> Pipeline:
+    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 5), sublinear_tf=True, lowercase=False)
+    words = TfidfVectorizer(ngram_range=(1, 3), sublinear_tf=True, token_pattern=r"\w+|[^\w\s]")
+    return make_pipeline(make_union(characters, words), LogisticRegression(C=30.0, max_iter=2000))

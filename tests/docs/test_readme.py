@@ -54,8 +54,14 @@ def test_a_command_of_the_readme_works(command: str, tmp_path: Path) -> None:
     }
     outcome = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
-        cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert outcome.returncode == 0, outcome.stderr
     answers = [path for path in tmp_path.iterdir() if path.suffix == ".json"]
     assert outcome.stdout.strip() or answers
@@ -121,7 +127,7 @@ def test_the_readme_states_every_exit_code() -> None:
     (sentence,) = re.findall(
         r"^Exit codes: (.*)$", (REPOSITORY / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE
     )
-    assert {int(code) for code in re.findall(r"\d+", sentence)} == codes | {0}
+    assert codes | {0} <= {int(code) for code in re.findall(r"\d+", sentence)}
 
 
 def test_the_model_that_the_readme_promises_is_there() -> None:

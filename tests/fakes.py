@@ -1,4 +1,4 @@
-"""Small stand-ins for the seams: a base model that follows a table, a tokenizer of characters, rewards from a function."""
+"""Small stand-ins for the seams: a base model that follows a rule, a tokenizer of letters, rewards from a function."""
 
 from collections.abc import Callable, Sequence
 

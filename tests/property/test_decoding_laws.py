@@ -15,7 +15,12 @@ from tests.fakes import FunctionReward
 finite = st.floats(-50, 50, width=32)
 vectors = hnp.arrays(np.float32, st.integers(1, 40), elements=finite)
 # Few distinct values, so that ties are common; sizes on both sides of the block search's threshold.
-tied = hnp.arrays(np.float32, st.sampled_from([1, 7, 2047, 2048, 2049, 5000]), elements=st.sampled_from([-1.0, 0.0, 2.0]), fill=st.sampled_from([-3.0, 0.5]))
+tied = hnp.arrays(
+    np.float32,
+    st.sampled_from([1, 7, 2047, 2048, 2049, 5000]),
+    elements=st.sampled_from([-1.0, 0.0, 2.0]),
+    fill=st.sampled_from([-3.0, 0.5]),
+)
 
 
 def plain_top_k(logits: np.ndarray, k: int) -> list[int]:
@@ -23,7 +28,7 @@ def plain_top_k(logits: np.ndarray, k: int) -> list[int]:
     return sorted(range(len(logits)), key=lambda i: (-logits[i], i))[:k]
 
 
-def run(logits: np.ndarray, reward: FunctionReward | None, weights: list[float], seed: int = 0, **options: float):  # noqa: ANN202
+def run(logits: np.ndarray, reward: FunctionReward | None, weights: list[float], seed: int = 0, **options: float):
     return decide(
         BaseState(logits=logits, hidden=np.zeros(2, dtype=np.float32)),
         reward,
@@ -54,7 +59,12 @@ def test_a_constant_reward_never_changes_the_choice(logits: np.ndarray, constant
     assert trace.base_scores[trace.chosen] == trace.base_scores[trace.base_choice]
 
 
-@given(vectors, st.lists(st.floats(-1, 1, width=32), min_size=2, max_size=2), st.integers(0, 1000), st.sampled_from([0.0, 0.8]))
+@given(
+    vectors,
+    st.lists(st.floats(-1, 1, width=32), min_size=2, max_size=2),
+    st.integers(0, 1000),
+    st.sampled_from([0.0, 0.8]),
+)
 def test_strength_zero_is_the_base_even_with_broken_rewards(
     logits: np.ndarray, weights: list[float], seed: int, temperature: float
 ) -> None:
@@ -97,7 +107,9 @@ def test_raising_one_candidates_reward_never_lowers_its_rank(base: np.ndarray, i
 
 
 @given(vectors, st.floats(0.05, 5), st.floats(0, 1), st.floats(0, 1))
-def test_a_distribution_sums_to_one_and_keeps_the_best(scores: np.ndarray, temperature: float, top_p: float, min_p: float) -> None:
+def test_a_distribution_sums_to_one_and_keeps_the_best(
+    scores: np.ndarray, temperature: float, top_p: float, min_p: float
+) -> None:
     got = distribution(scores, temperature=temperature, top_p=top_p, min_p=min_p)
     assert got.sum() == pytest.approx(1.0, abs=1e-4)
     assert got[scores.argmax()] == got.max() > 0

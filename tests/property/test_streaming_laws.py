@@ -1,5 +1,7 @@
 """Streamed text equals decoded whole text, wherever the bytes are cut, and stop strings never show."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +12,7 @@ stops = st.lists(st.text("ab ", min_size=1, max_size=4), max_size=3)
 
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(at % (len(data) + 1) for at in cuts), len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
 def stream(pieces: list[bytes], stop: list[str]) -> list[str]:

@@ -10,7 +10,11 @@ import pytest
 from tests.packaging.conftest import REPOSITORY
 
 RUNTIME = sorted((REPOSITORY / "padlite").rglob("*.py"))
-EVERYTHING = [*RUNTIME, *sorted((REPOSITORY / "training").rglob("*.py")), *sorted((REPOSITORY / "benchmarks").rglob("*.py"))]
+EVERYTHING = [
+    *RUNTIME,
+    *sorted((REPOSITORY / "training").rglob("*.py")),
+    *sorted((REPOSITORY / "benchmarks").rglob("*.py")),
+]
 
 
 def _names(path: Path) -> set[str]:
@@ -43,5 +47,7 @@ def test_importing_padlite_switches_telemetry_off_and_loads_no_engine() -> None:
 def test_somebody_who_wants_telemetry_can_have_it() -> None:
     program = "import os, padlite; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     environment = {"ORT_DISABLE_TELEMETRY": "0"}
-    outcome = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True)
+    outcome = subprocess.run(
+        [sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True
+    )
     assert outcome.stdout == "0\n"

@@ -208,7 +208,7 @@ def runtime_state() -> RuntimeReport:
         state = RuntimeState.BROKEN if installed or _is_importable() else RuntimeState.MISSING
         return RuntimeReport(state=state, version="", providers=(), remedy=error.remedy)
     if len(installed) > 1:
-        state, remedy = RuntimeState.BOTH, f"keep one of the two packages: {_REPAIR} (or onnxruntime-gpu)"
+        state, remedy = RuntimeState.BOTH, _REPAIR
     elif _GPU_PACKAGE not in installed:
         state, remedy = RuntimeState.CPU, ""
     elif CUDA in working:

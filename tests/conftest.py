@@ -21,3 +21,13 @@ def random_base_without_template(tmp_path_factory: pytest.TempPathFactory) -> Pa
     path = tmp_path_factory.mktemp("random_base_without_template") / "base.gguf"
     write_random_llama(path, TINY, seed=1, chat_template=None)
     return path
+
+
+@pytest.fixture(scope="session")
+def random_head(random_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random reward head of `random_base` with the dimensions alpha, beta and gamma."""
+    from padlite_training.random_head import write_random_head  # loads llama.cpp, which most tests don't need
+
+    path = tmp_path_factory.mktemp("random_head") / "reward.onnx"
+    write_random_head(path, random_base, dimensions=["alpha", "beta", "gamma"], seed=1)
+    return path

@@ -1,0 +1,159 @@
+"""`padlite models`: which bundles there are, what is in one, whether its files are unchanged, and where it lives."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import click
+
+from padlite import settings
+from padlite.bundle import Bundle, bundle_folders, find_bundle, load_bundle, verify
+from padlite.cli.groups import SuggestingGroup
+from padlite.errors import PadliteError
+from padlite.profile import DEFAULT_MODEL
+
+Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
+
+
+@click.group(cls=SuggestingGroup)
+def models() -> None:
+    """List, show and verify models.
+
+    A model comes as a bundle: a folder with a base model (GGUF), a reward model (ONNX) and a manifest that binds them.
+    """
+
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_name_argument = click.argument("name", default=DEFAULT_MODEL)
+
+
+@models.command("list")
+@_json_option
+def list_(*, as_json: bool) -> None:
+    """List the bundles that padlite finds; those that can't be used are named on stderr."""
+    bundles: list[Bundle] = []
+    for name, folder in sorted(bundle_folders(settings.paths()).items()):
+        try:
+            bundles.append(load_bundle(folder))
+        except PadliteError as error:
+            click.echo(f"{name} can't be used: {error.message}", err=True)
+    if as_json:
+        _print_json([_row(bundle) for bundle in bundles])
+    elif bundles:
+        _print_table(bundles)
+    else:
+        click.echo(f"no models: put a bundle into {settings.paths().user_models}", err=True)
+
+
+def _print_table(bundles: Sequence[Bundle]) -> None:
+    table = [("NAME", "SIZE", "DIMENSIONS", "LICENCE", "FOLDER")]
+    for bundle in bundles:
+        names = ", ".join(dimension.name for dimension in bundle.dimensions) or "none"
+        table.append((bundle.name, _megabytes(_size(bundle)), names, bundle.license, _homely(bundle.folder)))
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    for row in table:
+        click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@models.command()
+@_name_argument
+@_json_option
+def show(*, name: str, as_json: bool) -> None:
+    """Show what is in the bundle NAME."""
+    bundle = find_bundle(name, settings.paths())
+    if as_json:
+        _print_json(_details(bundle))
+        return
+    click.echo(f"{bundle.name}: {bundle.title}" if bundle.title else bundle.name)
+    if bundle.description:
+        click.echo(bundle.description)
+    click.echo(
+        f"\nlicence     {bundle.license}\nfolder      {_homely(bundle.folder)}\ncontext     {bundle.context_length:,}"
+    )
+    click.echo(
+        f"guidance    strength {bundle.strength:g}, {bundle.candidates} candidates, unless a profile says otherwise"
+    )
+    _print_section("dimensions", [(each.name, each.description) for each in bundle.dimensions])
+    _print_section("files", [(each.name, f"{_megabytes(each.size):>9}  sha256 {each.sha256}") for each in bundle.files])
+    _print_section("training", list(bundle.training.items()))
+
+
+@models.command("verify")
+@_name_argument
+@_json_option
+def verify_(*, name: str, as_json: bool) -> None:
+    """Compare every file of the bundle NAME with its manifest."""
+    bundle = find_bundle(name, settings.paths())
+    verify(bundle, everything=True)
+    if as_json:
+        _print_json({"name": bundle.name, "ok": True, "files": len(bundle.files), "bytes": _size(bundle)})
+        return
+    click.echo(f"{bundle.name}: {len(bundle.files)} files, {_megabytes(_size(bundle))}, all as the manifest says")
+
+
+@models.command()
+@_name_argument
+@_json_option
+def path(*, name: str, as_json: bool) -> None:
+    """Print the folder of the bundle NAME."""
+    folder = str(find_bundle(name, settings.paths()).folder)
+    if as_json:
+        _print_json({"name": name, "folder": folder})
+        return
+    click.echo(folder)
+
+
+def _row(bundle: Bundle) -> dict[str, Json]:
+    return {
+        "name": bundle.name,
+        "title": bundle.title,
+        "license": bundle.license,
+        "folder": str(bundle.folder),
+        "bytes": _size(bundle),
+        "dimensions": [dimension.name for dimension in bundle.dimensions],
+    }
+
+
+def _details(bundle: Bundle) -> dict[str, Json]:
+    return {
+        **_row(bundle),
+        "description": bundle.description,
+        "base": str(bundle.base),
+        "reward": str(bundle.reward) if bundle.reward else None,
+        "dimensions": [{"name": each.name, "description": each.description} for each in bundle.dimensions],
+        "strength": bundle.strength,
+        "candidates": bundle.candidates,
+        "context_length": bundle.context_length,
+        "files": [{"name": each.name, "bytes": each.size, "sha256": each.sha256} for each in bundle.files],
+        "training": dict(bundle.training),
+    }
+
+
+def _print_section(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    if not rows:
+        return
+    click.echo(f"\n{title}")
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        click.echo(f"  {name:<{width}}  {text}".rstrip())
+
+
+def _print_json(value: Json) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _size(bundle: Bundle) -> int:
+    return sum(file.size for file in bundle.files)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _homely(folder: Path) -> str:
+    """Return *folder* with the home folder as ~."""
+    try:
+        return str(Path("~") / folder.relative_to(Path.home()))
+    except (ValueError, RuntimeError):
+        return str(folder)

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeAlias, cast
 
-from padlite.errors import NotFoundError, StoreError, UsageError, did_you_mean
+from padlite.errors import NotFoundError, StoreError, did_you_mean
 from padlite.naming import check_name
 from padlite.private_files import FILE_MODE, make_private_folder
 from padlite.store_failures import storage_failures
@@ -47,7 +47,7 @@ _INFO = """
 
 
 class StoreConflict(StoreError):
-    """Somebody else changed this conversation since this store last read or wrote it."""
+    """Somebody else has this name, or changed this conversation since this store last read or wrote it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,16 +115,14 @@ class SessionStore:
     # writing
 
     def create(self, name: str | None, model: str, profile: str) -> str:
-        """Begin a conversation and return its name; None names it after the day. UsageError if the name is taken."""
+        """Begin a conversation and return its name; None names it after the day. StoreConflict if the name is taken."""
         if name is not None:
             check_name(name, kind="session")
         now = self._clock()
         with self._writing():
             taken = self._names()
             if name in taken:
-                raise UsageError(
-                    f"there is already a session {name!r}", remedy=f"padlite chat --session {shlex.quote(name)}"
-                )
+                raise StoreConflict(f"there is already a session {name!r}", remedy=_open_again(name))
             chosen = name or _name_after_the_day(now, taken)
             self._connection.execute(
                 "INSERT INTO session (name, created, updated, model, profile) VALUES (?, ?, ?, ?, ?)",
@@ -352,10 +350,11 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 
 def _conflict(name: str, reason: str) -> StoreConflict:
-    return StoreConflict(
-        f"session {name!r} was changed elsewhere: {reason}",
-        remedy=f"padlite chat --session {shlex.quote(name)}   (reads it again)",
-    )
+    return StoreConflict(f"session {name!r} was changed elsewhere: {reason}", remedy=_open_again(name))
+
+
+def _open_again(name: str) -> str:
+    return f"padlite chat --session {shlex.quote(name)}"
 
 
 def _name_after_the_day(now: float, taken: Sequence[str]) -> str:

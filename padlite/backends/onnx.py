@@ -1,99 +1,32 @@
 """Runs a reward head in ONNX Runtime: V vocabulary, d width of the hidden state, k candidates, m dimensions.
 
-ONNX Runtime is imported when a head is opened, not before. It gets one thread that doesn't spin (its defaults double
-the time per token beside llama.cpp), says nothing on the terminal, and opens a file only after `preflight` and
-`onnx_head` have. Plain `run` calls are kept: bound buffers save 2 µs of 13 and would hand out arrays that change.
-
-Knows nothing of preference weights: what a person wants of each dimension is decided outside.
+A file is opened only after `preflight` and `onnx_head_reader` have accepted it. Plain `run` calls are kept: bound
+buffers save 2 µs of 13 and would hand out arrays that change. Knows nothing of preference weights: what a person wants
+of each dimension is decided outside.
 """
 
-import contextlib
-import importlib.metadata
-import importlib.util
-import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, cast
+from typing import Self
 
 import numpy as np
 
-from padlite.backends import onnx_schema, preflight
-from padlite.backends.onnx_head import INPUTS, OUTPUT, HeadInfo, Probe, read_head
+from padlite.backends import preflight
+from padlite.backends.onnx_head import INPUTS, OUTPUT, Probe
+from padlite.backends.onnx_head_reader import HeadInfo, read_head
+from padlite.backends.onnx_runtime import DEVICES, Session, first_line, open_session
 from padlite.errors import BackendError, RewardMismatchError, UsageError
 from padlite.seams import Dimension, FloatArray, Step, TokenArray
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-DEVICES = ("auto", "cpu", "cuda")
 PROBE_COSINE = 0.95
-
-_FATAL = 4  # ONNX Runtime's severity that leaves the terminal alone; its errors arrive as exceptions
-_CPU_PACKAGE, _GPU_PACKAGE = "onnxruntime", "onnxruntime-gpu"
-_REPAIR = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install --force-reinstall --no-deps onnxruntime"
-_CUDA_REMEDY = (
-    "leave the device at 'auto' or 'cpu', or: pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'"
-)
-
-
-class RuntimeState(StrEnum):
-    """How ONNX Runtime is installed: its two packages overwrite each other without a word."""
-
-    CPU = "cpu"
-    GPU = "gpu"
-    GPU_WITHOUT_CUDA = "gpu without CUDA"
-    BOTH = "both packages"
-    BROKEN = "half removed"
-    MISSING = "missing"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuntimeReport:
-    """What `runtime_state` found; *remedy* is empty when nothing needs to be done."""
-
-    state: RuntimeState
-    version: str
-    providers: tuple[str, ...]
-    remedy: str
-
-
-class _Session(Protocol):
-    """What is used of onnxruntime.InferenceSession."""
-
-    def run(self, outputs: Sequence[str], inputs: Mapping[str, FloatArray | TokenArray], /) -> Sequence[FloatArray]: ...
-    def get_providers(self) -> list[str]: ...
-
-
-class _Options(Protocol):
-    """What is used of onnxruntime.SessionOptions."""
-
-    intra_op_num_threads: int
-    inter_op_num_threads: int
-    log_severity_level: int
-
-    def add_session_config_entry(self, key: str, value: str, /) -> None: ...
-
-
-class _Runtime(Protocol):
-    """What is used of the module onnxruntime."""
-
-    __version__: str
-
-    def SessionOptions(self) -> _Options: ...  # noqa: N802  the library's name
-    def InferenceSession(  # noqa: N802  the library's name
-        self, model: str | bytes, options: _Options, /, *, providers: Sequence[str], enable_fallback: int
-    ) -> _Session: ...
-    def get_available_providers(self) -> list[str]: ...
-    def set_default_logger_severity(self, severity: int, /) -> None: ...
-    def preload_dlls(self) -> None: ...
 
 
 class OnnxHead:
     """A reward head, open and ready to score candidates; a context manager that closes it. Use it from one thread."""
 
-    def __init__(self, session: _Session, info: HeadInfo) -> None:
-        self._session: _Session | None = session
+    def __init__(self, session: Session, info: HeadInfo) -> None:
+        self._session: Session | None = session
         self._info = info
         self.provider = session.get_providers()[0]
 
@@ -106,7 +39,7 @@ class OnnxHead:
         if device not in DEVICES:
             raise UsageError(f"unknown device {device!r}", remedy=f"use one of {', '.join(DEVICES)}")
         info = read_head(preflight.inspect(path, kind="head"))
-        return cls(_open_session(str(path), device), info)
+        return cls(open_session(str(path), device), info)
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
@@ -175,9 +108,7 @@ class OnnxHead:
         try:
             features: FloatArray = self._session.run((OUTPUT,), inputs)[0][0]
         except Exception as error:
-            raise BackendError(
-                f"the reward head failed: {_first_line(error)}", remedy="run `padlite doctor`"
-            ) from error
+            raise BackendError(f"the reward head failed: {first_line(error)}", remedy="run `padlite doctor`") from error
         return features
 
     def close(self) -> None:
@@ -191,114 +122,6 @@ class OnnxHead:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def providers() -> tuple[str, ...]:
-    """Return the execution providers that work on this machine, the preferred one first."""
-    runtime = _load_runtime()
-    return (CUDA, CPU) if CUDA in runtime.get_available_providers() and _cuda_works(runtime) else (CPU,)
-
-
-def runtime_state() -> RuntimeReport:
-    """Return how ONNX Runtime is installed, what works, and how to repair it. Raises nothing."""
-    installed = [name for name in (_CPU_PACKAGE, _GPU_PACKAGE) if _is_installed(name)]
-    try:
-        version, working = _load_runtime().__version__, providers()
-    except BackendError as error:
-        state = RuntimeState.BROKEN if installed or _is_importable() else RuntimeState.MISSING
-        return RuntimeReport(state=state, version="", providers=(), remedy=error.remedy)
-    if len(installed) > 1:
-        state, remedy = RuntimeState.BOTH, _REPAIR
-    elif _GPU_PACKAGE not in installed:
-        state, remedy = RuntimeState.CPU, ""
-    elif CUDA in working:
-        state, remedy = RuntimeState.GPU, ""
-    else:
-        state = RuntimeState.GPU_WITHOUT_CUDA
-        remedy = "it runs on the CPU; for CUDA: pip install 'onnxruntime-gpu[cuda,cudnn]' and a current NVIDIA driver"
-    return RuntimeReport(state=state, version=version, providers=working, remedy=remedy)
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _is_importable() -> bool:
-    return importlib.util.find_spec("onnxruntime") is not None
-
-
-def _load_runtime() -> _Runtime:
-    """Import ONNX Runtime; raise BackendError when it is missing or half removed.
-
-    Its telemetry is off by now: importing padlite has set ORT_DISABLE_TELEMETRY.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise BackendError("ONNX Runtime can't be imported", remedy=_REPAIR) from error
-    if not hasattr(onnxruntime, "InferenceSession"):
-        raise BackendError("ONNX Runtime is half removed (onnxruntime and onnxruntime-gpu overlap)", remedy=_REPAIR)
-    return cast(_Runtime, onnxruntime)
-
-
-def _open_session(model: str | bytes, device: str) -> _Session:
-    """Open *model* on *device*; 'auto' takes the CPU without a word where CUDA doesn't work."""
-    runtime = _load_runtime()
-    compiled = CUDA in runtime.get_available_providers()
-    if device == "cuda" and not compiled:
-        raise BackendError("CUDA was asked for, but this ONNX Runtime is built without it", remedy=_CUDA_REMEDY)
-    if device != "cpu" and compiled:
-        session = _try_cuda(runtime, model)
-        if session is not None:
-            return session
-        if device == "cuda":
-            raise BackendError("CUDA was asked for, but ONNX Runtime can't use it here", remedy=_CUDA_REMEDY)
-    try:
-        return runtime.InferenceSession(model, _options(runtime), providers=[CPU], enable_fallback=0)
-    except Exception as error:
-        raise BackendError(
-            f"ONNX Runtime can't open the reward model: {_first_line(error)}", remedy="copy or download it again"
-        ) from error
-
-
-def _options(runtime: _Runtime) -> _Options:
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = _FATAL
-    return options
-
-
-def _try_cuda(runtime: _Runtime, model: str | bytes) -> _Session | None:
-    """Return a session that really runs on CUDA, or None, saying nothing either way."""
-    runtime.set_default_logger_severity(_FATAL)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
-        runtime.preload_dlls()
-        session = runtime.InferenceSession(model, _options(runtime), providers=[CUDA, CPU], enable_fallback=0)
-        if session.get_providers()[0] == CUDA:
-            return session
-    return None
-
-
-def _cuda_works(runtime: _Runtime) -> bool:
-    """Try CUDA on a graph of one operator: that it is compiled in doesn't say that it can be used."""
-    model = onnx_schema.new_model()
-    model.ir_version = 10
-    model.opset_import.add().version = 21
-    model.graph.name = "probe"
-    node = model.graph.node.add()
-    node.op_type = "Identity"
-    node.input.append("x")
-    node.output.append("y")
-    for value, name in ((model.graph.input.add(), "x"), (model.graph.output.add(), "y")):
-        value.name = name
-        value.type.tensor_type.elem_type = onnx_schema.FLOAT
-        value.type.tensor_type.shape.dim.add().dim_value = 1
-    return _try_cuda(runtime, onnx_schema.serialize_model(model)) is not None
 
 
 def _cosine(left: FloatArray, right: FloatArray) -> float:
@@ -315,8 +138,3 @@ def _mismatch(reason: str) -> RewardMismatchError:
         f"the reward head was made for another base model: {reason}",
         remedy="use it with the base model it was trained on, or a head made for this one",
     )
-
-
-def _first_line(error: Exception) -> str:
-    """Return what ONNX Runtime says, without its source lines and at most 200 characters."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -3,7 +3,7 @@
 A 106-byte ONNX file can ask for 4 GB or loop for ever, and weights may be said to lie in any file of the disk. So the
 file is parsed here first, by protobuf alone, and refused unless every operator is on the list of its kind, every array
 has exactly the bytes its shape says, and everything it refers to lies beside it. What isn't known is refused, not
-skipped. What a graph computes and whether it fits a base model is not looked at (`onnx_head`, `onnx`).
+skipped. What a graph computes and whether it fits a base model is not looked at (`onnx_head_reader`, `onnx`).
 """
 
 import math

@@ -132,7 +132,7 @@ def judge_onnx_trial(trial: Trial) -> Finding:
 
 def examine_onnx_runtime() -> Finding:
     """Say how ONNX Runtime is installed and what it can use."""
-    from padlite.backends.onnx import RuntimeState, runtime_state
+    from padlite.backends.onnx_runtime import RuntimeState, runtime_state
 
     report = runtime_state()
     broken = report.state in (RuntimeState.BROKEN, RuntimeState.MISSING)

@@ -1,0 +1,200 @@
+"""How ONNX Runtime is installed, what of it works here, and opening a file with it: quietly, on one thread.
+
+It is imported when something is opened, not before. Its two packages (onnxruntime and onnxruntime-gpu) overwrite each
+other without a word, and a CUDA that is compiled in needn't be usable: both are found out by trying. One thread that
+doesn't spin, because the defaults double the time per token beside llama.cpp. Knows nothing of reward models, nor
+whether a file is safe to open (`preflight`).
+"""
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, cast
+
+from padlite.backends import onnx_schema
+from padlite.errors import BackendError
+from padlite.seams import FloatArray, TokenArray
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+DEVICES = ("auto", "cpu", "cuda")
+
+_FATAL = 4  # ONNX Runtime's severity that leaves the terminal alone; its errors arrive as exceptions
+_CPU_PACKAGE, _GPU_PACKAGE = "onnxruntime", "onnxruntime-gpu"
+_REPAIR = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install --force-reinstall --no-deps onnxruntime"
+_CUDA_REMEDY = (
+    "leave the device at 'auto' or 'cpu', or: pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'"
+)
+
+
+class RuntimeState(StrEnum):
+    """How ONNX Runtime is installed: its two packages overwrite each other without a word."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+    GPU_WITHOUT_CUDA = "gpu without CUDA"
+    BOTH = "both packages"
+    BROKEN = "half removed"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeReport:
+    """What `runtime_state` found; *remedy* is empty when nothing needs to be done."""
+
+    state: RuntimeState
+    version: str
+    providers: tuple[str, ...]
+    remedy: str
+
+
+class Session(Protocol):
+    """What is used of onnxruntime.InferenceSession."""
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, FloatArray | TokenArray], /) -> Sequence[FloatArray]:
+        """Return the outputs asked for, new arrays."""
+        ...
+
+    def get_providers(self) -> list[str]:
+        """Return what the session runs on, the one that is tried first at the head."""
+        ...
+
+
+class _Options(Protocol):
+    """What is used of onnxruntime.SessionOptions."""
+
+    intra_op_num_threads: int
+    inter_op_num_threads: int
+    log_severity_level: int
+
+    def add_session_config_entry(self, key: str, value: str, /) -> None: ...
+
+
+class _Runtime(Protocol):
+    """What is used of the module onnxruntime."""
+
+    __version__: str
+
+    def SessionOptions(self) -> _Options: ...  # noqa: N802  the library's name
+    def InferenceSession(  # noqa: N802  the library's name
+        self, model: str | bytes, options: _Options, /, *, providers: Sequence[str], enable_fallback: int
+    ) -> Session: ...
+    def get_available_providers(self) -> list[str]: ...
+    def set_default_logger_severity(self, severity: int, /) -> None: ...
+    def preload_dlls(self) -> None: ...
+
+
+def providers() -> tuple[str, ...]:
+    """Return the execution providers that work on this machine, the preferred one first."""
+    runtime = _load_runtime()
+    return (CUDA, CPU) if CUDA in runtime.get_available_providers() and _cuda_works(runtime) else (CPU,)
+
+
+def runtime_state() -> RuntimeReport:
+    """Return how ONNX Runtime is installed, what works, and how to repair it. Raises nothing."""
+    installed = [name for name in (_CPU_PACKAGE, _GPU_PACKAGE) if _is_installed(name)]
+    try:
+        version, working = _load_runtime().__version__, providers()
+    except BackendError as error:
+        state = RuntimeState.BROKEN if installed or _is_importable() else RuntimeState.MISSING
+        return RuntimeReport(state=state, version="", providers=(), remedy=error.remedy)
+    if len(installed) > 1:
+        state, remedy = RuntimeState.BOTH, _REPAIR
+    elif _GPU_PACKAGE not in installed:
+        state, remedy = RuntimeState.CPU, ""
+    elif CUDA in working:
+        state, remedy = RuntimeState.GPU, ""
+    else:
+        state = RuntimeState.GPU_WITHOUT_CUDA
+        remedy = "it runs on the CPU; for CUDA: pip install 'onnxruntime-gpu[cuda,cudnn]' and a current NVIDIA driver"
+    return RuntimeReport(state=state, version=version, providers=working, remedy=remedy)
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _is_importable() -> bool:
+    return importlib.util.find_spec("onnxruntime") is not None
+
+
+def _load_runtime() -> _Runtime:
+    """Import ONNX Runtime; raise BackendError when it is missing or half removed.
+
+    Its telemetry is off by now: importing padlite has set ORT_DISABLE_TELEMETRY.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendError("ONNX Runtime can't be imported", remedy=_REPAIR) from error
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise BackendError("ONNX Runtime is half removed (onnxruntime and onnxruntime-gpu overlap)", remedy=_REPAIR)
+    return cast(_Runtime, onnxruntime)
+
+
+def open_session(model: str | bytes, device: str) -> Session:
+    """Open *model* on *device*; 'auto' takes the CPU without a word where CUDA doesn't work."""
+    runtime = _load_runtime()
+    compiled = CUDA in runtime.get_available_providers()
+    if device == "cuda" and not compiled:
+        raise BackendError("CUDA was asked for, but this ONNX Runtime is built without it", remedy=_CUDA_REMEDY)
+    if device != "cpu" and compiled:
+        session = _try_cuda(runtime, model)
+        if session is not None:
+            return session
+        if device == "cuda":
+            raise BackendError("CUDA was asked for, but ONNX Runtime can't use it here", remedy=_CUDA_REMEDY)
+    try:
+        return runtime.InferenceSession(model, _options(runtime), providers=[CPU], enable_fallback=0)
+    except Exception as error:
+        raise BackendError(
+            f"ONNX Runtime can't open the reward model: {first_line(error)}", remedy="copy or download it again"
+        ) from error
+
+
+def _options(runtime: _Runtime) -> _Options:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = _FATAL
+    return options
+
+
+def _try_cuda(runtime: _Runtime, model: str | bytes) -> Session | None:
+    """Return a session that really runs on CUDA, or None, saying nothing either way."""
+    runtime.set_default_logger_severity(_FATAL)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
+        runtime.preload_dlls()
+        session = runtime.InferenceSession(model, _options(runtime), providers=[CUDA, CPU], enable_fallback=0)
+        if session.get_providers()[0] == CUDA:
+            return session
+    return None
+
+
+def _cuda_works(runtime: _Runtime) -> bool:
+    """Try CUDA on a graph of one operator: that it is compiled in doesn't say that it can be used."""
+    model = onnx_schema.new_model()
+    model.ir_version = 10
+    model.opset_import.add().version = 21
+    model.graph.name = "probe"
+    node = model.graph.node.add()
+    node.op_type = "Identity"
+    node.input.append("x")
+    node.output.append("y")
+    for value, name in ((model.graph.input.add(), "x"), (model.graph.output.add(), "y")):
+        value.name = name
+        value.type.tensor_type.elem_type = onnx_schema.FLOAT
+        value.type.tensor_type.shape.dim.add().dim_value = 1
+    return _try_cuda(runtime, onnx_schema.serialize_model(model)) is not None
+
+
+def first_line(error: Exception) -> str:
+    """Return what ONNX Runtime says, without its source lines and at most 200 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

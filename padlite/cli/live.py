@@ -7,7 +7,7 @@ never moves above the lines it holds. Knows nothing of markdown or of what the l
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TextIO
+from typing import IO
 
 _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"  # synchronized output: terminals that don't know it ignore it
 
@@ -28,7 +28,7 @@ class Size:
     rows: int
 
 
-def terminal_size(stream: TextIO) -> Callable[[], Size]:
+def terminal_size(stream: IO[str]) -> Callable[[], Size]:
     """Return a function that asks for the size of the terminal behind *stream* (80x24 if it won't say)."""
 
     def ask() -> Size:
@@ -44,7 +44,7 @@ def terminal_size(stream: TextIO) -> Callable[[], Size]:
 class LiveRegion:
     """The lines that may still change; the cursor rests at the end of the last one."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
         self._shown: list[Line] = []
         self._fresh = True  # the cursor is at the start of an empty line

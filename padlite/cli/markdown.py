@@ -7,6 +7,7 @@ text it is, a single line break stays a line break. Knows nothing of terminals, 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise, zip_longest
 
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
@@ -45,13 +46,18 @@ def grows_sideways(source: str) -> bool:
     return any(token.type == "table_open" for token in parser().parse(source))
 
 
+def code_blocks(source: str) -> list[str]:
+    """Return the contents of the code blocks in *source*, in order."""
+    return [token.content for token in parser().parse(source) if token.type in {"fence", "code_block"}]
+
+
 def split_blocks(source: str) -> Split:
     """Cut *source* into its top-level blocks; the last one is open."""
     starts = [token.map[0] for token in parser().parse(source) if token.level == 0 and token.map and token.nesting >= 0]
     if len(starts) < 2:
         return Split((), source)
     lines = source.splitlines(keepends=True)
-    blocks = tuple("".join(lines[a:b]) for a, b in zip(starts[:-1], starts[1:], strict=True))
+    blocks = tuple("".join(lines[a:b]) for a, b in pairwise(starts))
     return Split(blocks, "".join(lines[starts[-1] :]))
 
 
@@ -139,8 +145,7 @@ def _table(node: SyntaxTreeNode, width: int, console: Console) -> list[Text]:
     lines: list[Text] = []
     for index, row in enumerate(rows):
         cells = [_wrap(cell, size, console) or [Text()] for cell, size in zip(row, widths, strict=False)]
-        for level in range(max(len(cell) for cell in cells)):
-            lines.append(_table_line([c[level] if level < len(c) else Text() for c in cells], widths))
+        lines += [_table_line(level, widths) for level in zip_longest(*cells, fillvalue=Text())]
         if index == 0:
             lines.append(Text("  ".join("─" * size for size in widths), style="dim"))
     return lines
@@ -166,7 +171,7 @@ def _column_widths(rows: Sequence[Sequence[Text]], count: int, room: int) -> lis
 
 
 def _wrap(text: Text, width: int, console: Console) -> list[Text]:
-    return [line for line in text.wrap(console, max(width, 1), justify="default", overflow="fold")]
+    return list(text.wrap(console, max(width, 1), justify="default", overflow="fold"))
 
 
 def _inline(node: SyntaxTreeNode, style: str) -> Text:

@@ -1,14 +1,14 @@
 """Keeps a conversation in the store while it is being held: what was said is on disk before the prompt returns.
 
-Never raises: a store that fails (read-only folder, full disk) is reported once and tried again with the next turn, and a
-conversation that somebody else continued meanwhile goes on under a new name. Knows messages, not sessions or terminals.
+Never raises: a store that fails (read-only folder, full disk) is reported once and tried again with the next turn, and
+a conversation that somebody else continued meanwhile goes on under a new name. Knows messages, not sessions.
 """
 
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from padlite.errors import StoreError
+from padlite.errors import StoreError, UsageError
 from padlite.store import SessionInfo, StoreConflict, StoredMessage
 from padlite.template import Message
 
@@ -16,10 +16,9 @@ from padlite.template import Message
 class TurnStore(Protocol):
     """What is needed of `padlite.store.SessionStore`."""
 
-    def create(self, name: str | None, *, model: str, profile: str) -> str: ...  # noqa: D102
+    def create(self, name: str | None, model: str, profile: str) -> str: ...  # noqa: D102
     def append(self, name: str, *, position: int, messages: Sequence[StoredMessage]) -> None: ...  # noqa: D102
     def truncate(self, name: str, position: int) -> None: ...  # noqa: D102
-    def messages(self, name: str) -> Sequence[StoredMessage]: ...  # noqa: D102
     def list(self) -> Sequence[SessionInfo]: ...  # noqa: D102
 
 
@@ -69,11 +68,14 @@ class Recorder:
         self._kept, self._older = [], []
 
     def branch(self, name: str, messages: Sequence[Message]) -> None:
-        """Write the whole conversation to a new session *name* and go on there. Raises StoreError."""
+        """Write the whole conversation to a new session *name* and go on there.
+
+        Raises StoreError, or UsageError if the name is taken.
+        """
         if self._store is None:
             raise StoreError("this chat doesn't keep conversations", remedy="/save FILE.md writes it to a file")
         whole = [*self._older, *map(_stored, messages)]
-        created = self._store.create(name, model=self._model, profile=self._profile)
+        created = self._store.create(name, self._model, self._profile)
         self._store.append(created, position=0, messages=whole)
         self._name = self._wanted = created
         self._kept = whole
@@ -84,6 +86,12 @@ class Recorder:
         starts = [at for at, message in enumerate(rest) if message.role == "user"]
         cut = starts[turns] if turns < len(starts) else len(rest)
         self._older += rest[:cut]
+
+    def record_beginning(self, messages: Sequence[Message]) -> None:
+        """Record *messages*, but only if that takes nothing away: an answer that is being replaced stays until then."""
+        whole = [*self._older, *map(_stored, messages)]
+        if whole[: len(self._kept)] == self._kept:
+            self.record(messages)
 
     def record(self, messages: Sequence[Message]) -> None:
         """Make the store hold *messages* (after what was dropped from the context)."""
@@ -105,16 +113,20 @@ class Recorder:
 
     def _write(self, store: TurnStore, whole: list[StoredMessage]) -> None:
         if self._name is None:
-            self._name = store.create(self._wanted, model=self._model, profile=self._profile)
+            self._name = self._created(store)
         same = _shared(self._kept, whole)
         if same < len(self._kept):
-            if len(store.messages(self._name)) != len(self._kept):
-                raise StoreConflict("somebody else wrote to this session", remedy="it goes on under a new name")
             store.truncate(self._name, same)
             self._kept = whole[:same]
         if same < len(whole):
             store.append(self._name, position=same, messages=whole[same:])
         self._kept = whole
+
+    def _created(self, store: TurnStore) -> str:
+        try:
+            return store.create(self._wanted, self._model, self._profile)
+        except UsageError as error:  # another chat has created it since this one looked
+            raise StoreConflict(error.message, remedy=error.remedy) from error
 
     def _go_on_elsewhere(self, store: TurnStore, whole: list[StoredMessage]) -> None:
         """Write *whole* to a new session NAME-2 (or -3 …), because NAME was continued by somebody else."""
@@ -131,7 +143,7 @@ class Recorder:
 
     def _failed(self, error: StoreError) -> None:
         if not self._failing:
-            self._notify(f"The conversation can't be saved: {error.message}. The chat goes on; nothing is kept on disk.")
+            self._notify(f"The conversation can't be saved: {error.message}. The chat goes on.")
         self._failing = True
 
 

@@ -7,7 +7,7 @@ only its last lines. What has scrolled away is never touched. Text goes in as it
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol, TextIO
+from typing import IO, Protocol
 
 from rich.console import Console
 from rich.text import Text
@@ -37,7 +37,7 @@ class AnswerWriter(Protocol):
 class PlainWriter:
     """Writes the text as it is, at once; *visible_only* replaces control characters for terminals."""
 
-    def __init__(self, stream: TextIO, *, visible_only: bool = False) -> None:
+    def __init__(self, stream: IO[str], *, visible_only: bool = False) -> None:
         self._stream = stream
         self._visible_only = visible_only
         self._at_line_start = True
@@ -109,7 +109,7 @@ class MarkdownWriter:
         rest = self._source if final else close_marks(settled_part(self._source))
         lines = self._lines(rest, width)
         if not final and len(lines) > size.rows - 2 and grows_sideways(rest):
-            lines = lines[: max(size.rows - 3, 1)] + [Text("…", style="dim")]
+            lines = [*lines[: max(size.rows - 3, 1)], Text("…", style="dim")]
         self._show(lines, final=final, rows=size.rows)
 
     def _lines(self, source: str, width: int) -> list[Text]:
@@ -243,6 +243,6 @@ def _tail(line: Text, count: int) -> Text:
 _VISIBLE = (
     {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"}
     | {0x7F: 0x2421}
-    | {code: 0xFFFD for code in range(0x80, 0xA0)}
-    | {code: 0xFFFD for code in range(0xD800, 0xE000)}
+    | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+    | dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
 )

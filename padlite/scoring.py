@@ -18,33 +18,26 @@ _SMALL = 4 * _COLUMNS  # below this a plain sort is as fast
 def top_k(logits: FloatArray, k: int) -> TokenArray:
     """Return the ids of the *k* largest of *logits* (V,), best first; the lower id wins a tie.
 
-    Exact, and 20 times faster than `numpy.argpartition` over a large vocabulary: the maxima of V / 512 strided blocks
-    give a threshold below which nothing among the k best can lie, so only the blocks above it are sorted.
+    Exact, and faster than `numpy.argpartition` by a multiple: at least k logits reach the k-th largest of the maxima of
+    512 strided blocks, so only those that do are sorted. Few numpy calls: each of them costs a small model dear.
     """
     size = logits.shape[0]
     k = min(k, size)
     rows = size // _COLUMNS
     if size < _SMALL or k * 4 > _COLUMNS:
-        return _stable_best(logits, np.arange(size), k)
-    blocks = logits[: rows * _COLUMNS].reshape(rows, _COLUMNS)
-    maxima = blocks.max(axis=0)
-    threshold = np.partition(maxima, _COLUMNS - k)[_COLUMNS - k]
-    if np.isnan(maxima).any():
-        return _stable_best(logits, np.arange(size), k)
-    columns = np.flatnonzero(maxima >= threshold)
-    values = blocks[:, columns]
-    row, column = np.nonzero(values >= threshold)
-    ids = row * _COLUMNS + columns[column]  # ascending: nonzero walks row by row, columns ascend
-    if rows * _COLUMNS < size:
-        tail = np.flatnonzero(logits[rows * _COLUMNS :] >= threshold) + rows * _COLUMNS
-        ids = np.concatenate([ids, tail])
-    return _stable_best(logits[ids], ids, k)
+        return _stable_best(logits, k)
+    maxima = logits[: rows * _COLUMNS].reshape(rows, _COLUMNS).max(axis=0)
+    maxima.partition(_COLUMNS - k)
+    ids = (logits >= maxima[_COLUMNS - k]).nonzero()[0]
+    if len(ids) < k:  # NaN among the logits
+        return _stable_best(logits, k)
+    best: TokenArray = ids[(-logits[ids]).argsort(kind="stable")[:k]]
+    return best
 
 
-def _stable_best(values: FloatArray, ids: TokenArray, k: int) -> TokenArray:
-    """Return the *k* of *ids* (ascending) with the largest *values*, best first."""
-    order = np.argsort(np.where(np.isnan(values), np.inf, -values), kind="stable")
-    return ids[order[:k]]
+def _stable_best(logits: FloatArray, k: int) -> TokenArray:
+    """Return the ids of the *k* largest *logits*, best first, by sorting all of them."""
+    return np.argsort(np.where(np.isnan(logits), np.inf, -logits), kind="stable")[:k]
 
 
 def log_normalizer(logits: FloatArray, scratch: FloatArray) -> float:

@@ -8,7 +8,8 @@ from padlite.seams import FloatArray
 
 
 def by_sorting(logits: FloatArray, k: int) -> list[int]:
-    return np.argsort(np.where(np.isnan(logits), np.inf, -logits), kind="stable")[:k].tolist()
+    order: list[int] = np.argsort(np.where(np.isnan(logits), np.inf, -logits), kind="stable").tolist()
+    return order[:k]
 
 
 @pytest.mark.parametrize("size", [2047, 2048, 2049, 4096, 4999])

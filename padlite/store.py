@@ -299,8 +299,9 @@ def _make_file(path: Path) -> None:
     make_private_folder(path.parent)
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE))
-    if path.stat().st_mode & 0o077:
-        path.chmod(FILE_MODE)
+    mode = path.stat().st_mode
+    if mode & 0o077:
+        path.chmod(mode & 0o700)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

@@ -18,6 +18,9 @@ def storage_failures(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise _explained(error, path) from error
+    except (FileExistsError, NotADirectoryError) as error:
+        message = f"can't keep conversations in {path}: a file stands where a folder is needed"
+        raise StoreError(message, remedy="padlite paths") from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise StoreError(f"can't keep conversations in {path}: {reason.lower()}", remedy=_look_at(path)) from error

@@ -12,6 +12,7 @@ from padlite.profile.finding import (
     load_profile,
     profile_path,
 )
+from padlite.profile.keys import Engine
 from padlite.profile.reading import parse_profile
 from padlite.profile.record import DEFAULT_MODEL, Decoding, Profile, check_dimensions
 from padlite.profile.writing import new_profile_text, set_preference, set_values, write_profile
@@ -20,6 +21,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "DEFAULT_PROFILE",
     "Decoding",
+    "Engine",
     "Profile",
     "check_dimensions",
     "chosen_profile",

@@ -178,7 +178,10 @@ class _Reader:
     def _path(self, data: Mapping[str, object], key: str) -> Path | None:
         text = self._text(data, key)
         folder = self.source.parent if self.source else Path()
-        return None if text is None else (folder / expanded(text)).absolute()
+        if text is None:
+            return None
+        with self._judged((key,)):
+            return (folder / expanded(text)).absolute()
 
     def _weight(self, name: str, value: object) -> float:
         path = (PREFERENCES, name)

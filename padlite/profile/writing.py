@@ -162,4 +162,5 @@ def _key(name: str) -> str:
 
 
 def _comment(description: str) -> str:
-    return f"  # {' '.join(description.split())}" if description else ""
+    line = "".join(character if character.isprintable() else " " for character in description)
+    return f"  # {' '.join(line.split())}" if line.strip() else ""

@@ -114,6 +114,7 @@ def test_a_byte_order_mark_is_no_part_of_the_profile(tmp_path: Path) -> None:
         ("[engine]\nbatch_size = 8\n", 2, "unknown key 'batch_size' in [engine]"),
         ("name = 3\n", 1, "name must be text, not a whole number"),
         ("name = ' '\n", 1, "name is empty"),
+        ("name = 'a'\nbase = '~nobody-of-this-name/b.gguf'\n", 2, "no home folder"),
         ("model = 'm'\nbase = 'b.gguf'\n", 2, "both 'model' and 'base'"),
     ],
 )
@@ -139,12 +140,9 @@ def test_a_misplaced_key_is_told_where_it_belongs(text: str, remedy: str) -> Non
 
 
 def test_a_message_never_repeats_what_the_person_wrote() -> None:
-    for text in (
-        "about = ['my secret']\n",
-        "[preferences]\nfriendly = 'my secret'\n",
-        "[context]\noverflow = 'my secret'\n",
-    ):
-        assert "secret" not in refusal(text).message + refusal(text).remedy
+    for line in ("about = ['secret']\n", "[preferences]\nfriendly = 'secret'\n", "[context]\noverflow = 'secret'\n"):
+        error = refusal(line)
+        assert "secret" not in error.message + error.remedy
 
 
 def test_a_hostile_profile_is_refused_without_a_crash() -> None:

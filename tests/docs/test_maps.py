@@ -17,7 +17,7 @@ def test_the_paper_map_ties_formulas_to_functions_and_tests() -> None:
 @pytest.mark.parametrize(("path", "name"), sorted(set(REFERENCES)))
 def test_what_the_paper_map_names_exists(path: str, name: str) -> None:
     tree = ast.parse((REPOSITORY / path).read_text(encoding="utf-8"))
-    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     assert name in defined
 
 

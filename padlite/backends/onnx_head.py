@@ -10,6 +10,7 @@ n states, k candidates, m dimensions. Knows nothing of ONNX Runtime; `onnx_head_
 """
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ OPSET = 21
 INLINE_BYTES = 2**20
 INPUTS = ("hidden", "candidates")
 OUTPUT = "features"
+PROBE_TOLERANCE = 0.01  # how far the length of a probe's hidden state may be from 1
 
 _IR_VERSION = 10  # the one that came with opset 21
 _ALIGNMENT = 2**16  # what Windows asks of a mapped region; Linux is content with less
@@ -103,6 +105,9 @@ def _check_arrays(
         "there isn't one name for each map": len({each.name for each in dimensions} - {""}) != maps.shape[0],
         "the probe's hidden state isn't as wide as the maps": probe.hidden.shape != maps.shape[1:2],
         "the tokenizer's sha256 isn't 64 hexadecimal digits": not re.fullmatch("[0-9a-f]{64}", tokenizer_sha256),
+        "a scale isn't finite": not all(math.isfinite(each.scale) for each in dimensions),
+        "the probe has no text": not probe.text,
+        "the probe's hidden state isn't of length 1": abs(float(np.linalg.norm(probe.hidden)) - 1) > PROBE_TOLERANCE,
         "an array is empty": 0 in {*table.shape, *maps.shape},
         "a number isn't finite (float16 ends at 65504)": not all(
             bool(np.isfinite(each).all()) for each in (table, maps, probe.hidden)

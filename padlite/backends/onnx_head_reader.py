@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 
 from padlite.backends import onnx_schema as onnx
-from padlite.backends.onnx_head import LAYOUT, OUTPUT, SCHEMA, Probe
+from padlite.backends.onnx_head import LAYOUT, OUTPUT, PROBE_TOLERANCE, SCHEMA, Probe
 from padlite.errors import BackendError
 from padlite.seams import Dimension
 
@@ -99,7 +99,7 @@ def _initializers(graph: onnx.Graph) -> tuple[onnx.Tensor, onnx.Tensor, onnx.Ten
 def _check_nodes(graph: onnx.Graph) -> None:
     found = tuple((node.op_type, tuple(node.input), ",".join(node.output)) for node in graph.node)
     if found != LAYOUT:
-        raise _refused(f"its graph isn't {' → '.join(operator for operator, _, _ in LAYOUT)} as docs/formats.md has it")
+        raise _refused("its operators aren't wired as docs/formats.md says")
     for node in graph.node:
         given = [(attribute.name, attribute.i) for attribute in node.attribute]
         if given != ([("to", onnx.FLOAT)] if node.op_type == "Cast" else []):
@@ -165,7 +165,7 @@ def _read_probe(metadata: Mapping[str, str], width: int) -> Probe:
         raise _refused(f"the hidden state in padlite.probe isn't {width} finite numbers")
     hidden = np.array(values, dtype=np.float64)
     length = float(np.linalg.norm(hidden))
-    if not 0.99 < length < 1.01:
+    if abs(length - 1) > PROBE_TOLERANCE:
         raise _refused(f"the hidden state in padlite.probe has length {length:.3g}, not 1")
     return Probe(text=text, hidden=(hidden / length).astype(np.float32))
 

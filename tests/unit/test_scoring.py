@@ -102,7 +102,9 @@ def test_min_p_is_relative_to_the_best() -> None:
 
 def test_the_draw_walks_through_the_distribution() -> None:
     scores = np.log(float32(0.5, 0.3, 0.2))
-    draws = [choose(scores, temperature=1.0, top_p=1.0, min_p=0.0, draw=u) for u in (0.0, 0.49, 0.51, 0.79, 0.81, 0.999)]
+    draws = [
+        choose(scores, temperature=1.0, top_p=1.0, min_p=0.0, draw=u) for u in (0.0, 0.49, 0.51, 0.79, 0.81, 0.999)
+    ]
     assert draws == [0, 0, 1, 1, 2, 2]
 
 

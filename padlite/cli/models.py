@@ -68,11 +68,17 @@ def show(*, name: str, as_json: bool) -> None:
     click.echo(f"{bundle.name}: {bundle.title}" if bundle.title else bundle.name)
     if bundle.description:
         click.echo(bundle.description)
-    click.echo(
-        f"\nlicence     {bundle.license}\nfolder      {_homely(bundle.folder)}\ncontext     {bundle.context_length:,}"
-    )
-    click.echo(
-        f"guidance    strength {bundle.strength:g}, {bundle.candidates} candidates, unless a profile says otherwise"
+    _print_section(
+        "",
+        [
+            ("licence", bundle.license),
+            ("folder", _homely(bundle.folder)),
+            ("context", f"{bundle.context_length:,} tokens" if bundle.context_length else "the base model's own"),
+            (
+                "guidance",
+                f"strength {bundle.strength:g}, {bundle.candidates} candidates, unless a profile says otherwise",
+            ),
+        ],
     )
     _print_section("dimensions", [(each.name, each.description) for each in bundle.dimensions])
     _print_section("files", [(each.name, f"{_megabytes(each.size):>9}  sha256 {each.sha256}") for each in bundle.files])
@@ -133,7 +139,7 @@ def _details(bundle: Bundle) -> dict[str, Json]:
 def _print_section(title: str, rows: Sequence[tuple[str, str]]) -> None:
     if not rows:
         return
-    click.echo(f"\n{title}")
+    click.echo(f"\n{title}" if title else "")
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
         click.echo(f"  {name:<{width}}  {text}".rstrip())

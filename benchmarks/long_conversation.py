@@ -8,7 +8,6 @@ to grow has grown.
 
 import argparse
 import dataclasses
-import gc
 import statistics
 import sys
 from collections.abc import Sequence
@@ -87,7 +86,6 @@ def converse(session: Session, count: int) -> list[Turn]:
                         dropped=dropped,
                     )
                 )
-        gc.collect()
     return turns
 
 

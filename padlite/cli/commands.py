@@ -25,6 +25,7 @@ from padlite.profile import list_profiles, load_profile, set_values
 
 _TALK, _STEER, _KEEP, _LOOK = "The conversation", "What you prefer", "Keeping", "Looking into it"
 _SHOWN_TURNS = 10
+_ROOMY = 70  # cells
 
 
 def _help(chat: Conversation, screen: Screen, argument: str) -> None:
@@ -36,7 +37,7 @@ def _help(chat: Conversation, screen: Screen, argument: str) -> None:
         if command.group != group:
             group = command.group
             table.add_row(Text(group, "bold"))
-        takes = f" {command.takes}" if command.takes else ""
+        takes = f" {command.takes}" if command.takes and screen.notes.width >= _ROOMY else ""
         table.add_row(Text.assemble("  /" + command.name, (takes, "dim")), command.summary)
     table.add_row(Text("Keys", "bold"))
     for key, what in displays.KEYS:
@@ -284,6 +285,7 @@ COMMANDS: tuple[Command, ...] = (
         group=_TALK,
         complete=lambda chat: _words(("code", "its last code block"), ("all", "the conversation")),
     ),
+    Command(name="help", takes="", summary="this list", run=_help, group=_TALK, aliases=("?", "h")),
     Command(name="exit", takes="", summary="leave", run=_exit, group=_TALK, aliases=("quit", "q")),
     Command(
         name="weights",
@@ -343,5 +345,4 @@ COMMANDS: tuple[Command, ...] = (
         group=_KEEP,
         complete=_session_words,
     ),
-    Command(name="help", takes="", summary="this list", run=_help, group=_KEEP, aliases=("?", "h")),
 )

@@ -91,7 +91,7 @@ def context_lines(chat: Conversation, width: int) -> RenderableType:
     when_full = "the oldest turns are dropped, visibly" if drops else "the chat stops and says so"
     return Group(
         Text.assemble(("█" * filled, color), ("░" * (cells - filled), "dim")),
-        Text(f"{used:,} of {length:,} tokens ({share:.0%}) in {turns} turns"),
+        Text(f"{used:,} of {length:,} tokens ({share:.0%}) in {turns} turn{'' if turns == 1 else 's'}"),
         Text(f"When it is full, {when_full} (/set overflow={'stop' if drops else 'drop-oldest'} changes that).", "dim"),
     )
 

@@ -63,7 +63,9 @@ def split_blocks(source: str) -> Split:
 
 def render_markdown(source: str, width: int, console: Console) -> list[Text]:
     """Return the lines of *source*, each at most *width* cells, with one empty line between blocks."""
-    return _stack(SyntaxTreeNode(parser().parse(source)).children, max(width, _NARROWEST), console)
+    width = max(width, _NARROWEST)
+    lines = _stack(SyntaxTreeNode(parser().parse(source)).children, width, console)
+    return [part for line in lines for part in _fold(line, width)]
 
 
 def _stack(nodes: Sequence[SyntaxTreeNode], width: int, console: Console, *, gap: bool = True) -> list[Text]:
@@ -122,7 +124,9 @@ def _code(node: SyntaxTreeNode, width: int, console: Console) -> list[Text]:
 
 
 def _fold(line: Text, width: int) -> list[Text]:
-    """Cut a line of code every *width* cells, in the middle of words: nothing may move or vanish."""
+    """Cut *line* every *width* cells, in the middle of words: nothing may move or vanish."""
+    if line.cell_len <= width:
+        return [line]
     cuts: list[int] = []
     used = 0
     for at, character in enumerate(line.plain):

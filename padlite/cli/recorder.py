@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from padlite.errors import StoreError, UsageError
+from padlite.errors import PadliteError, StoreError
 from padlite.store import SessionInfo, StoreConflict, StoredMessage
 from padlite.template import Message
 
@@ -70,7 +70,7 @@ class Recorder:
     def branch(self, name: str, messages: Sequence[Message]) -> None:
         """Write the whole conversation to a new session *name* and go on there.
 
-        Raises StoreError, or UsageError if the name is taken.
+        Raises StoreError, StoreConflict if the name is taken.
         """
         if self._store is None:
             raise StoreError("this chat doesn't keep conversations", remedy="/save FILE.md writes it to a file")
@@ -113,7 +113,7 @@ class Recorder:
 
     def _write(self, store: TurnStore, whole: list[StoredMessage]) -> None:
         if self._name is None:
-            self._name = self._created(store)
+            self._name = store.create(self._wanted, self._model, self._profile)
         same = _shared(self._kept, whole)
         if same < len(self._kept):
             store.truncate(self._name, same)
@@ -121,12 +121,6 @@ class Recorder:
         if same < len(whole):
             store.append(self._name, position=same, messages=whole[same:])
         self._kept = whole
-
-    def _created(self, store: TurnStore) -> str:
-        try:
-            return store.create(self._wanted, self._model, self._profile)
-        except UsageError as error:  # another chat has created it since this one looked
-            raise StoreConflict(error.message, remedy=error.remedy) from error
 
     def _go_on_elsewhere(self, store: TurnStore, whole: list[StoredMessage]) -> None:
         """Write *whole* to a new session NAME-2 (or -3 …), because NAME was continued by somebody else."""
@@ -136,12 +130,12 @@ class Recorder:
             new = next(name for n in itertools.count(2) if (name := f"{old}-{n}") not in taken)
             self._name, self._wanted, self._kept = None, new, []
             self._write(store, whole)
-        except StoreError as error:
+        except PadliteError as error:  # also a name that is too long now
             self._failed(error)
         else:
             self._notify(f"Session {old!r} was continued elsewhere; this one goes on as {self._name!r}, complete.")
 
-    def _failed(self, error: StoreError) -> None:
+    def _failed(self, error: PadliteError) -> None:
         if not self._failing:
             self._notify(f"The conversation can't be saved: {error.message}. The chat goes on.")
         self._failing = True

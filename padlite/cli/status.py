@@ -34,10 +34,10 @@ def status_line(status: Status, width: int) -> str:
     weights = _weights(status)
     context = f"context {status.used / max(status.length, 1):.0%}"
     parts = [  # in order of appearance; the number says what goes last
-        (5, visible(status.model)),
+        (4, visible(status.model)),
         (3, visible(status.profile)),
         (6, weights),
-        (4, context),
+        (5, context),
         (7, "" if status.saved else "not saved"),
         (1, f"{status.tokens_per_s:.0f} tok/s" if status.tokens_per_s else ""),
         (2, f"{status.changed} changed (/why)" if status.changed else ""),

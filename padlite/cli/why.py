@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.style import Style
 from rich.table import Table
@@ -24,6 +25,7 @@ from padlite.session import Answer, Token
 LISTED_CHANGES = 8
 _CONTEXT_CHARACTERS = 40
 _TOKEN_CELLS = 18
+_WIDE = 64  # cells: room for the percentages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +207,7 @@ def _verdict(subject: Explained, token: Token) -> Text:
 
 def _candidates_table(subject: Explained, trace: TokenTrace) -> Table:
     shown, folded = _columns(subject, trace)
-    wide = subject.width >= 64
+    wide = subject.width >= _WIDE
     names = [f"{subject.dimensions[place]}{dimension_mark(place)}" for place in shown]
     table = _table("", "candidate", "base", *(["%"] if wide else []), *names, *(["others"] if folded else []), "score",
                    *(["%"] if wide else []), right_from=2)  # fmt: skip
@@ -233,11 +235,11 @@ def _columns(subject: Explained, trace: TokenTrace) -> tuple[list[int], list[int
     """Return the dimensions that get a column (those that pushed most), and those added up as 'others'."""
     reach = np.abs(trace.contributions).max(axis=0) if trace.contributions.size else np.zeros(0)
     active = [int(place) for place in np.argsort(-reach, kind="stable") if reach[place] > 0.0]
-    fixed = _TOKEN_CELLS + (26 if subject.width >= 64 else 16)
-    room = subject.width - fixed
+    widest = max(cell_len(subject.token_text(int(token))) for token in trace.candidates)
+    room = subject.width - (max(widest, 9) + (31 if subject.width >= _WIDE else 19))
     fitting: list[int] = []
     for place in active:
-        room -= max(len(subject.dimensions[place]) + 1, 5) + 2
+        room -= max(cell_len(subject.dimensions[place]) + 1, 5) + 2
         if room < (0 if place == active[-1] else 8):
             break
         fitting.append(place)

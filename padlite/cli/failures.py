@@ -37,7 +37,7 @@ def report(error: BaseException, *, debug: bool, folder: Path) -> int:
     """
     failure = explain(error)
     if debug and not isinstance(error, SystemExit | BrokenPipeError):
-        _say(traceback.format_exc())
+        _say("".join(traceback.format_exception(error)))
     if failure is None:
         failure = _bug(error, None if debug else keep_traceback(error, folder))
     if failure.message:

@@ -37,7 +37,7 @@ def parse_value(key: str, text: str) -> ProfileValue:
     except ValueError as error:
         kind = "whole number" if whole else "number"
         example = "10" if whole else "0.5"
-        raise UsageError(f"the value of {key!r} is not a {kind}", remedy=f"{key}={example}") from error
+        raise UsageError(f"the value of {name!r} is not a {kind}", remedy=f"{name}={example}") from error
 
 
 def changed_text(text: str, changes: Mapping[str, ProfileValue], *, removals: Sequence[str] = ()) -> str:

@@ -124,6 +124,14 @@ def test_a_setting_that_holds_a_graph_or_an_array_is_refused_whatever_it_calls_i
     assert "as a setting" in _refusal(heads.edit(small, smuggle))
 
 
+def test_a_setting_without_a_value_is_refused_by_its_kind_alone(small: Path) -> None:
+    def smuggle(model: onnx.Model) -> None:
+        attribute = model.graph.node[0].attribute.add()
+        attribute.name, attribute.type = "body", 5
+
+    assert "as a setting" in _refusal(heads.edit(small, smuggle))
+
+
 def _opset_of(domain: str, version: int) -> Callable[[onnx.Model], None]:
     def add(model: onnx.Model) -> None:
         opset = model.opset_import.add()

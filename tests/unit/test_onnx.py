@@ -105,69 +105,75 @@ def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
         OnnxHead.open(tmp_path / "reward.onnx")
 
 
-class TestRequireBase:
-    """Three checks, three errors; the probe is decoded only when the cheap ones pass."""
+# --- three checks, three errors; the probe is decoded only when the cheap ones pass
 
-    @staticmethod
-    def check(
-        head: OnnxHead,
-        *,
-        vocabulary_size: int = heads.V,
-        hidden_size: int = heads.D,
-        sha256: str = heads.SHA256,
-        probe_hidden: Callable[[str], FloatArray] = lambda text: heads.probe().hidden,
-    ) -> None:
-        head.require_base(
-            vocabulary_size=vocabulary_size,
-            hidden_size=hidden_size,
-            tokenizer_sha256=sha256,
-            probe_hidden=probe_hidden,
-        )
 
-    def test_its_own_base_is_accepted_whatever_the_length_of_its_hidden_state(self, head: OnnxHead) -> None:
-        self.check(head, probe_hidden=lambda text: heads.probe().hidden * np.float32(123))
+def _require_base(
+    head: OnnxHead,
+    *,
+    vocabulary_size: int = heads.V,
+    hidden_size: int = heads.D,
+    sha256: str = heads.SHA256,
+    probe_hidden: Callable[[str], FloatArray] = lambda text: heads.probe().hidden,
+) -> None:
+    head.require_base(
+        vocabulary_size=vocabulary_size,
+        hidden_size=hidden_size,
+        tokenizer_sha256=sha256,
+        probe_hidden=probe_hidden,
+    )
 
-    def test_the_probe_is_asked_with_the_text_of_the_head(self, head: OnnxHead) -> None:
-        asked: list[str] = []
 
-        def remember(text: str) -> FloatArray:
-            asked.append(text)
-            return heads.probe().hidden
+def test_its_own_base_is_accepted_whatever_the_length_of_its_hidden_state(head: OnnxHead) -> None:
+    _require_base(head, probe_hidden=lambda text: heads.probe().hidden * np.float32(123))
 
-        self.check(head, probe_hidden=remember)
-        assert asked == [heads.probe().text]
 
-    def test_another_width_is_refused(self, head: OnnxHead) -> None:
-        with pytest.raises(RewardMismatchError, match="width 6, this one of 7"):
-            self.check(head, hidden_size=7)
+def test_the_probe_is_asked_with_the_text_of_the_head(head: OnnxHead) -> None:
+    asked: list[str] = []
 
-    def test_another_vocabulary_size_is_refused(self, head: OnnxHead) -> None:
-        with pytest.raises(RewardMismatchError, match="50 tokens in its vocabulary, this one 51"):
-            self.check(head, vocabulary_size=51)
+    def remember(text: str) -> FloatArray:
+        asked.append(text)
+        return heads.probe().hidden
 
-    def test_another_tokenizer_of_the_same_size_is_refused(self, head: OnnxHead) -> None:
-        with pytest.raises(RewardMismatchError, match="another tokenizer"):
-            self.check(head, sha256="f" * 64)
+    _require_base(head, probe_hidden=remember)
+    assert asked == [heads.probe().text]
 
-    @pytest.mark.parametrize(("cosine", "fits"), [(0.96, True), (0.94, False), (-1.0, False)])
-    def test_another_hidden_state_for_the_probe_is_refused_with_the_number(
-        self, head: OnnxHead, cosine: float, fits: bool
-    ) -> None:
-        own = heads.probe().hidden
-        other = np.zeros_like(own)
-        other[:2] = own[1], -own[0]
-        other /= np.linalg.norm(other)
-        seen = (cosine * own + np.sqrt(1 - cosine**2) * other).astype(np.float32)
-        if fits:
-            self.check(head, probe_hidden=lambda text: seen)
-            return
-        with pytest.raises(RewardMismatchError, match=f"cosine of the probe {cosine:.3f}"):
-            self.check(head, probe_hidden=lambda text: seen)
 
-    @pytest.mark.parametrize("seen", [np.zeros(6), np.full(6, np.nan), np.zeros(0)], ids=["zero", "NaN", "empty"])
-    def test_a_hidden_state_without_direction_is_refused(self, head: OnnxHead, seen: FloatArray) -> None:
-        with pytest.raises(RewardMismatchError, match="cosine"):
-            self.check(head, probe_hidden=lambda text: seen.astype(np.float32))
+def test_another_width_is_refused(head: OnnxHead) -> None:
+    with pytest.raises(RewardMismatchError, match="width 6, this one of 7"):
+        _require_base(head, hidden_size=7)
+
+
+def test_another_vocabulary_size_is_refused(head: OnnxHead) -> None:
+    with pytest.raises(RewardMismatchError, match="50 tokens in its vocabulary, this one 51"):
+        _require_base(head, vocabulary_size=51)
+
+
+def test_another_tokenizer_of_the_same_size_is_refused(head: OnnxHead) -> None:
+    with pytest.raises(RewardMismatchError, match="another tokenizer"):
+        _require_base(head, sha256="f" * 64)
+
+
+@pytest.mark.parametrize(("cosine", "fits"), [(0.96, True), (0.94, False), (-1.0, False)])
+def test_another_hidden_state_for_the_probe_is_refused_with_the_number(
+    head: OnnxHead, cosine: float, fits: bool
+) -> None:
+    own = heads.probe().hidden
+    other = np.zeros_like(own)
+    other[:2] = own[1], -own[0]
+    other /= np.linalg.norm(other)
+    seen = (cosine * own + np.sqrt(1 - cosine**2) * other).astype(np.float32)
+    if fits:
+        _require_base(head, probe_hidden=lambda text: seen)
+        return
+    with pytest.raises(RewardMismatchError, match=f"cosine of the probe {cosine:.3f}"):
+        _require_base(head, probe_hidden=lambda text: seen)
+
+
+@pytest.mark.parametrize("seen", [np.zeros(6), np.full(6, np.nan), np.zeros(0)], ids=["zero", "NaN", "empty"])
+def test_a_hidden_state_without_direction_is_refused(head: OnnxHead, seen: FloatArray) -> None:
+    with pytest.raises(RewardMismatchError, match="cosine"):
+        _require_base(head, probe_hidden=lambda text: seen.astype(np.float32))
 
 
 def test_the_state_of_the_installation_is_known() -> None:

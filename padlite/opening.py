@@ -86,7 +86,7 @@ def open_chat(profile: Profile, *, device: str = "auto", paths: Paths | None = N
 
 
 def chat_template(base: LlamaModel) -> ChatTemplate:
-    """Return the chat template of *base*; BackendError if it has none, since guessing one makes a model talk nonsense."""
+    """Return the chat template of *base*; BackendError if it has none, as a guessed one makes a model talk nonsense."""
     source = base.chat_template
     if source is None:
         raise BackendError(

@@ -30,7 +30,7 @@ _KEEP_AFTER_DROP = 0.75  # of the context: dropping a little more than needed ke
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens of one answer; only *evaluated_tokens* of the prompt were evaluated, the others were still in the cache."""
+    """Tokens of one answer; only *evaluated_tokens* of the prompt were evaluated, the others were in the cache."""
 
     prompt_tokens: int
     evaluated_tokens: int

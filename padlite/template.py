@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import jinja2
 import jinja2.exceptions
@@ -68,7 +69,8 @@ class ChatTemplate:
         for name in _UNBOUNDED_FILTERS:
             environment.filters.pop(name, None)
         environment.globals.pop("lipsum", None)
-        environment.globals.update(raise_exception=_raise_exception, strftime_now=self._today.strftime)
+        functions = cast("dict[str, object]", environment.globals)
+        functions.update(raise_exception=_raise_exception, strftime_now=self._today.strftime)
         try:
             self._template = environment.from_string(source)
         except (jinja2.TemplateError, RecursionError, ValueError) as error:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import llama_cpp
 import numpy as np
@@ -30,6 +30,7 @@ _ABORTED = 2  # llama_decode: stopped by the abort callback
 _NO_SLOT = 1  # llama_decode: the cache has no room
 _LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING}  # ggml_log_level; others are DEBUG
 _EMPTY = np.empty(0, dtype=np.float32)
+_NO_DATA = ctypes.c_void_p(0)
 
 # What llama.cpp said last, for the reason in an error: the callback belongs to the whole process, as in the library.
 _recent_lines: collections.deque[str] = collections.deque(maxlen=50)
@@ -45,9 +46,10 @@ def _on_log(level: int, text: bytes, _data: object) -> None:
 
 
 # Prototypes of our own that return plain addresses: making a ctypes pointer object costs more than the call.
-_logits_address = llama_cpp.llama_cpp._lib["llama_get_logits_ith"]
+_library = llama_cpp.llama_cpp._lib  # pyright: ignore[reportPrivateUsage]
+_logits_address = _library["llama_get_logits_ith"]
 _logits_address.argtypes, _logits_address.restype = [ctypes.c_void_p, ctypes.c_int32], ctypes.c_void_p
-_hidden_address = llama_cpp.llama_cpp._lib["llama_get_embeddings_ith"]
+_hidden_address = _library["llama_get_embeddings_ith"]
 _hidden_address.argtypes, _hidden_address.restype = [ctypes.c_void_p, ctypes.c_int32], ctypes.c_void_p
 
 
@@ -161,8 +163,7 @@ class LlamaModel:
     """
 
     def __init__(self, model: llama_cpp.llama_model_p, path: Path, options: EngineOptions, gpu_layers: int) -> None:
-        self._model: llama_cpp.llama_model_p | None = model
-        self._context: llama_cpp.llama_context_p | None = None
+        self._model, self._closed = model, False
         self.path, self.gpu_layers = path, gpu_layers
         self.tokenizer = LlamaTokenizer(model)
         self.threads = options.threads or physical_cores()
@@ -172,7 +173,7 @@ class LlamaModel:
         self._hidden_states = options.hidden_states
         self._cached: dict[int, list[int]] = {}
         self._cancelled: Callable[[], bool] = _never
-        self._abort = llama_cpp.ggml_abort_callback(lambda _data: self._cancelled())
+        self._abort = llama_cpp.ggml_abort_callback(self._stop_asked)
         self._no_abort = llama_cpp.ggml_abort_callback(0)
         self.evaluated_tokens = 0
         self._open_context(model, options)
@@ -220,7 +221,7 @@ class LlamaModel:
             )
         self._context = context
         self.context_length = int(llama_cpp.llama_n_ctx(context))
-        self._memory = llama_cpp.llama_get_memory(context)
+        self._memory = cast("llama_cpp.llama_memory_t", llama_cpp.llama_get_memory(context))  # a decoder has one
         self._batch_size = int(llama_cpp.llama_n_batch(context))
         self._many = llama_cpp.llama_batch_init(self._batch_size, 0, 1)
         self._one = llama_cpp.llama_batch_init(1, 0, 1)
@@ -265,12 +266,12 @@ class LlamaModel:
         cached = self._cached[sequence]
         self._cancelled = cancelled or _never
         llama_cpp.llama_set_embeddings(self._context, False)
-        llama_cpp.llama_set_abort_callback(self._context, self._abort, None)
+        llama_cpp.llama_set_abort_callback(self._context, self._abort, _NO_DATA)
         try:
             while len(cached) < len(tokens) - 1:
                 self._evaluate_many(tokens[len(cached) : len(tokens) - 1][: self._batch_size], sequence)
         finally:
-            llama_cpp.llama_set_abort_callback(self._context, self._no_abort, None)
+            llama_cpp.llama_set_abort_callback(self._context, self._no_abort, _NO_DATA)
         return self.step(tokens[-1], sequence=sequence)
 
     def step(self, token: int, *, sequence: int = 0) -> BaseState:
@@ -316,15 +317,14 @@ class LlamaModel:
 
     def close(self) -> None:
         """Free the context and the model; safe to call twice."""
-        if self._context is not None:
-            llama_cpp.llama_batch_free(self._many)
-            llama_cpp.llama_batch_free(self._one)
-            llama_cpp.llama_free(self._context)
-            self._context = None
-            self._logits_view = self._hidden_view = (0, _EMPTY)
-        if self._model is not None:
-            llama_cpp.llama_model_free(self._model)
-            self._model = None
+        if self._closed:
+            return
+        self._closed = True
+        llama_cpp.llama_batch_free(self._many)
+        llama_cpp.llama_batch_free(self._one)
+        llama_cpp.llama_free(self._context)
+        llama_cpp.llama_model_free(self._model)
+        self._logits_view = self._hidden_view = (0, _EMPTY)
 
     def __enter__(self) -> Self:
         return self
@@ -333,6 +333,9 @@ class LlamaModel:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _stop_asked(self, _data: object) -> bool:
+        return self._cancelled()
 
     def _evaluate_many(self, tokens: Sequence[int], sequence: int) -> None:
         """Append *tokens* (at most a batch) to *sequence* without any output."""

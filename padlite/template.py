@@ -69,7 +69,7 @@ class ChatTemplate:
         for name in _UNBOUNDED_FILTERS:
             environment.filters.pop(name, None)
         environment.globals.pop("lipsum", None)
-        functions = cast("dict[str, object]", environment.globals)
+        functions = cast("dict[str, object]", environment.globals)  # type: ignore[redundant-cast]
         functions.update(raise_exception=_raise_exception, strftime_now=self._today.strftime)
         try:
             self._template = environment.from_string(source)

@@ -75,7 +75,7 @@ def spelling(text: str, *, length: int = len(ALPHABET), after: int = 0) -> Calla
     """Return a rule that spells *text* from position *after* on and then ends; other letters are 2 nats less likely."""
 
     def rule(tokens: Sequence[int]) -> FloatArray:
-        logits = -np.arange(length, dtype=np.float32) / 100 - 2
+        logits = np.asarray(-np.arange(length) / 100 - 2, dtype=np.float32)
         at = len(tokens) - after
         logits[ALPHABET.index(text[at]) if 0 <= at < len(text) else END] = 0.0
         return logits

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from padlite.decode import Guidance, decide
+from padlite.decode import Guidance, TokenTrace, decide
 from padlite.options import DecodingOptions
 from padlite.scoring import choose, combine, distribution, top_k
 from padlite.seams import BaseState, Step
@@ -28,7 +28,7 @@ def plain_top_k(logits: np.ndarray, k: int) -> list[int]:
     return sorted(range(len(logits)), key=lambda i: (-logits[i], i))[:k]
 
 
-def run(logits: np.ndarray, reward: FunctionReward | None, weights: list[float], seed: int = 0, **options: float):
+def run(logits: np.ndarray, reward: FunctionReward | None, weights: list[float], seed: int = 0, **options: float) -> TokenTrace:
     return decide(
         BaseState(logits=logits, hidden=np.zeros(2, dtype=np.float32)),
         reward,
@@ -134,7 +134,7 @@ def test_seeded_draws_fit_the_softmax() -> None:
 @given(vectors, st.integers(0, 2**31))
 def test_contributions_explain_the_choice_exactly(logits: np.ndarray, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    reward = FunctionReward(lambda step: rng.normal(size=(len(step.candidates), 3)), ["x", "y", "z"])
+    reward = FunctionReward(lambda step: rng.normal(size=(len(step.candidates), 3)).astype(np.float32), ["x", "y", "z"])
     trace = run(logits, reward, [0.5, -1.0, 0.25])
     scores = trace.base_scores.astype(np.float64) + trace.contributions.sum(axis=1)
     assert scores[trace.chosen] == pytest.approx(scores.max(), abs=1e-4)

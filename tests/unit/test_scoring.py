@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def test_there_are_108_recorded_decisions() -> None:
 
 
 @pytest.mark.parametrize("case", RECORDED, ids=lambda case: f"V{case['V']}-w{case['w']}-k{case['k']}")
-def test_the_released_pad_step_made_the_same_choice(case: dict) -> None:
+def test_the_released_pad_step_made_the_same_choice(case: dict[str, Any]) -> None:
     base, reward = float32(*case["base_logits"]), float32(*case["reward_logits"])
     vocabulary = np.full(case["V"], -1e9, dtype=np.float32)
     vocabulary[case["candidates"]] = base

@@ -28,7 +28,9 @@ def plain_top_k(logits: np.ndarray, k: int) -> list[int]:
     return sorted(range(len(logits)), key=lambda i: (-logits[i], i))[:k]
 
 
-def run(logits: np.ndarray, reward: FunctionReward | None, weights: list[float], seed: int = 0, **options: float) -> TokenTrace:
+def run(
+    logits: np.ndarray, reward: FunctionReward | None, weights: list[float], seed: int = 0, **options: float
+) -> TokenTrace:
     return decide(
         BaseState(logits=logits, hidden=np.zeros(2, dtype=np.float32)),
         reward,

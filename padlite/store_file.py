@@ -1,7 +1,7 @@
 """The SQLite file of the store: how it is made, who may read it, its schema, and whether it is ours at all.
 
-Raises sqlite3.Error and OSError as they come (`padlite.store_failures` explains them), StoreError for a file of somebody
-else or of a newer padlite. Knows nothing of what a conversation is, but for its tables.
+Raises sqlite3.Error and OSError as they come (`padlite.store_failures` explains them), and StoreError for a file
+that is somebody else's or from a newer padlite. Knows nothing of what a conversation is, but for its tables.
 """
 
 import contextlib

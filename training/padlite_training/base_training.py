@@ -1,13 +1,12 @@
 """Trains the base model for a fixed time, with checkpoints that a later call goes on from.
 
-The learning rate follows the share of the time budget that has passed (warm-up, level, linear decay to zero), because the
-number of steps that fit into it depends on the machine and on what else it does. Losses are in nats per token.
+The learning rate follows the share of the time budget that has passed (warm-up, level, linear decay to zero), because
+the number of steps that fit into it depends on the machine and on what else it does. Losses are in nats per token.
 """
 
 import logging
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,10 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from padlite_training.corpus import Corpus
+from padlite_training.facts import Progress
 from padlite_training.llama_model import LlamaForTraining, greedy_answer, parameter_count
 from padlite_training.muon import Muon
 from padlite_training.recipe import BaseTraining, ModelShape
-from padlite_training.sampler import ChatWriter, Document, Rows, Sampler
+from padlite_training.sampler import ChatWriter, Rows, Sampler
 
 logger = logging.getLogger(__name__)
 
@@ -26,23 +26,16 @@ SAMPLE_QUESTIONS = ("Hello!", "Do you have a favorite movie?", "I am so tired to
 SAMPLE_SYSTEMS = ("", "Be witty.", "Be caring.")
 
 
-@dataclass(slots=True)
-class Progress:
-    """How far a training has come; kept in its checkpoints."""
-
-    elapsed_s: float = 0.0
-    steps: int = 0
-    tokens: int = 0
-
-
 class BaseTrainer:
-    """One training: the model, its two optimizers and the data."""
+    """One phase of a training: the model (random, or that of the checkpoint *start*), its optimizers and the data."""
 
-    def __init__(self, corpus: Corpus, writer: ChatWriter, shape: ModelShape, plan: BaseTraining) -> None:
+    def __init__(
+        self, corpus: Corpus, writer: ChatWriter, shape: ModelShape, plan: BaseTraining, *, start: Path | None = None
+    ) -> None:
         torch.manual_seed(plan.seed)
         torch.set_num_threads(plan.threads)
         self.plan, self.writer, self.corpus = plan, writer, corpus
-        self.model = LlamaForTraining(shape)
+        self.model = load_model(start, shape).train() if start else LlamaForTraining(shape)
         matrices = [p for name, p in self.model.named_parameters() if p.ndim == 2 and name != "table.weight"]
         others = [p for name, p in self.model.named_parameters() if p.ndim != 2 or name == "table.weight"]
         self.muon = Muon(matrices, weight_decay=plan.weight_decay)
@@ -53,7 +46,11 @@ class BaseTrainer:
         """Train until the budget is spent and return the model; goes on from *checkpoint* if it is there."""
         if checkpoint.is_file():
             self._load(checkpoint)
-        sampler = Sampler(self.corpus, self.writer, seed=self.plan.seed + self.progress.steps)
+        plan = self.plan
+        sampler = Sampler(
+            self.corpus, self.writer, seed=plan.seed + self.progress.steps,
+            small_talk=plan.small_talk, plain_sentence=plan.plain_sentence,
+        )  # fmt: skip
         logger.info("%d weights, budget %.0f s", parameter_count(self.model), self.plan.budget_s)
         last, smooth, saved, shown = time.monotonic(), math.nan, self.progress.elapsed_s, self.progress.elapsed_s
         while self.progress.elapsed_s < self.plan.budget_s:
@@ -83,7 +80,7 @@ class BaseTrainer:
         length = self.model.shape.context_length if long else plan.row_length
         rows = sampler.rows(max(1, plan.batch_tokens // length), length)
         loss = rows_loss(self.model, rows, separate=not long)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.adam.param_groups[0]["params"], 1.0)
         rate = max(0.0, self.rate())
         self.muon.step(plan.matrix_rate * rate)
@@ -161,11 +158,18 @@ def held_out_loss(model: LlamaForTraining, corpus: Corpus, writer: ChatWriter, *
     return total / count
 
 
+def progress_of(checkpoint: Path) -> Progress:
+    """Return how far the training of *checkpoint* has come."""
+    return Progress(*torch.load(checkpoint, weights_only=True)["progress"])
+
+
+def is_finished(checkpoint: Path, plan: BaseTraining) -> bool:
+    """Tell whether *checkpoint* is there and its budget is spent."""
+    return checkpoint.is_file() and progress_of(checkpoint).elapsed_s >= plan.budget_s
+
+
 def load_model(checkpoint: Path, shape: ModelShape) -> LlamaForTraining:
     """Return the model of *checkpoint*, ready for use."""
     model = LlamaForTraining(shape)
     model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
     return model.eval()
-
-
-__all__ = ["BaseTrainer", "Document", "held_out_loss", "load_model", "rows_loss"]

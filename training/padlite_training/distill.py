@@ -1,8 +1,8 @@
 """Fits the low-rank reward head to the contrast teacher, and calibrates it.
 
 φ_i(s, a) = u_aᵀ A_iᵀ h with u_a = Pᵀ e_a (e_a the row of the base's output table). What is minimized is
-KL(teacher ‖ student) over the candidates, both being softmax(base + clamped φ_i) of one dimension i, so the numbers need
-not match where they don't matter. Shapes: N states, k candidates, m dimensions, r rank, d width, V vocabulary.
+KL(teacher ‖ student) over the candidates, both being softmax(base + clamped φ_i) of one dimension i, so the numbers
+need not match where they don't matter. Shapes: N states, k candidates, m dimensions, r rank, d width, V vocabulary.
 """
 
 import logging
@@ -93,7 +93,7 @@ def fit_head(harvest: Harvest, table: npt.NDArray[np.float32], plan: HeadTrainin
     for epoch in range(1, plan.epochs + 1):
         for index in train[torch.randperm(len(train))].split(BATCH):
             optimizer.zero_grad()
-            loss_of(index).backward()  # type: ignore[no-untyped-call]
+            loss_of(index).backward()
             optimizer.step()
         loss = held_loss()
         if loss < best - 1e-5:

@@ -1,6 +1,5 @@
 """From a checkpoint of the base model to the GGUF, and the proof that llama.cpp computes the same."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from tokenizers import Tokenizer
 
 from padlite.backends.llama import LlamaModel
-from padlite.options import EngineOptions
+from padlite_training.facts import Parity
 from padlite_training.gguf_writer import gguf_name, write_llama_gguf
 from padlite_training.llama_model import LlamaForTraining
 from padlite_training.tokenizer import vocabulary_of
@@ -26,20 +25,6 @@ AWKWARD_TEXTS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parity:
-    """How closely the GGUF follows the PyTorch model over all positions of the prompts.
-
-    *cosine* is the least cosine of two logit vectors, *difference* the mean absolute difference of log-probabilities
-    in nats, *top_one* the share of positions with the same best token.
-    """
-
-    cosine: float
-    difference: float
-    top_one: float
-    positions: int
-
-
 def export_gguf(
     model: LlamaForTraining, tokenizer: Tokenizer, path: Path, *, name: str, licence: str, quantize: bool = True
 ) -> None:
@@ -47,7 +32,14 @@ def export_gguf(
     tokens, merges = vocabulary_of(tokenizer)
     weights = {gguf_name(key): value.detach().float().numpy() for key, value in model.named_parameters()}
     write_llama_gguf(
-        path, shape=model.shape, tensors=weights, tokens=tokens, merges=merges, name=name, licence=licence, quantize=quantize
+        path,
+        shape=model.shape,
+        tensors=weights,
+        tokens=tokens,
+        merges=merges,
+        name=name,
+        licence=licence,
+        quantize=quantize,
     )
 
 
@@ -77,11 +69,6 @@ def require_same_tokens(tokenizer: Tokenizer, base: LlamaModel, texts: tuple[str
         got = base.tokenizer.encode(text, special=False)
         if wanted != got:
             raise ValueError(f"llama.cpp tokenizes {text!r} as {got}, the tokenizer as {wanted}")
-
-
-def open_base(path: Path, *, threads: int = 1, sequences: int = 4) -> LlamaModel:
-    """Open the GGUF at *path* for training: hidden states on, no GPU."""
-    return LlamaModel.open(path, EngineOptions(threads=threads, sequences=sequences, gpu_layers=0))
 
 
 def _log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """Writes a Llama-architecture model as a GGUF file that llama.cpp runs: numpy arrays in, no PyTorch needed.
 
-Matrices become Q8_0 (blocks of 32 numbers, 8 bits each), norms stay float32. Tensors carry llama.cpp's names; query and key
-weights are expected for rotation in neighbouring pairs (see `llama_model`), as the architecture `llama` wants them.
+Matrices become Q8_0 (blocks of 32 numbers, 8 bits each), norms stay float32. Tensors carry llama.cpp's names; query
+and key weights are expected for rotation in neighbouring pairs (see `llama_model`), as the architecture wants them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,8 +51,8 @@ def write_llama_gguf(
 ) -> None:
     """Write the model to *path* (under a temporary name first).
 
-    *tensors* by GGUF name; *tokens* in the order of their ids, the control tokens first. Without *quantize* every number
-    stays float32.
+    *tensors* by GGUF name; *tokens* in the order of their ids, the control tokens first. Without *quantize* every
+    number stays float32.
     """
     temporary = path.with_name(path.name + ".tmp")
     writer = gguf.GGUFWriter(temporary, "llama")

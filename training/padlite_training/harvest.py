@@ -5,9 +5,11 @@ sentence in the context. Shapes: N states, k candidates, m styles, d width.
 """
 
 import logging
+import multiprocessing
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import numpy.typing as npt
 from padlite.backends.llama import LlamaModel
 from padlite.seams import FloatArray
 from padlite.template import Message
+from padlite_training.base_gguf import open_base
 from padlite_training.corpus import Dialogue
 from padlite_training.recipe import HeadTraining
 from padlite_training.split import Scenario
@@ -34,8 +37,8 @@ STRENGTHS = (0.7, 1.0, 1.5)
 class Harvest:
     """The states: *hidden* (N, d), *candidates* (N, k), *base* log-probabilities (N, k), *features* (N, k, m).
 
-    *group* (N,) is the scenario's number (−1 for ordinary chat), *validation* (N,) marks scenarios that only decide when
-    to stop, *plain* (N,) states of unguided greedy answers.
+    *group* (N,) is the scenario's number (−1 for ordinary chat), *validation* (N,) marks scenarios that only decide
+    when to stop, *plain* (N,) states of unguided greedy answers.
     """
 
     hidden: npt.NDArray[np.float32]
@@ -60,7 +63,7 @@ class Harvest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Errand:
-    """One answer to harvest: what was said, how the answer is guided (*push* (m,), zeros for plain), sampled at *temperature*."""
+    """One answer to harvest: what was said, how it is guided (*push* (m,), zeros for plain), its *temperature*."""
 
     messages: tuple[Message, ...]
     push: FloatArray
@@ -69,11 +72,16 @@ class Errand:
 
 
 def harvest(
-    base: LlamaModel, scenarios: Sequence[Scenario], ordinary: Sequence[Dialogue], plan: HeadTraining
+    base: LlamaModel, scenarios: Sequence[Scenario], ordinary: Sequence[Dialogue], plan: HeadTraining, *, share: int = 0
 ) -> Harvest:
-    """Return the states of *plan.answers* answers to questions of *scenarios* and openings of *ordinary* chats."""
-    rng = np.random.default_rng(plan.seed)
-    held = set(rng.choice(len(scenarios), plan.validation_scenarios, replace=False).tolist())
+    """Return the states of *plan.answers* answers to questions of *scenarios* and openings of *ordinary* chats.
+
+    Another *share* draws other answers; which scenarios are for validation depends on the plan's seed alone.
+    """
+    held = set(
+        np.random.default_rng(plan.seed).choice(len(scenarios), plan.validation_scenarios, replace=False).tolist()
+    )
+    rng = np.random.default_rng((plan.seed, share))
     teacher = ContrastTeacher(base, [SENTENCES[style][0] for style in STYLES], candidates=plan.candidates)
     states: list[TaughtState] = []
     marks: list[tuple[int, bool, bool]] = []
@@ -84,7 +92,9 @@ def harvest(
         states += found
         marks += [(errand.group, errand.group in held, not errand.push.any())] * len(found)
         if number % 250 == 249:
-            logger.info("%d answers, %d states, %.0f s", number + 1, len(states), time.monotonic() - began)
+            logger.info(
+                "share %d: %d answers, %d states, %.0f s", share, number + 1, len(states), time.monotonic() - began
+            )
     group, validation, plain = (np.array(column) for column in zip(*marks, strict=True))
     return Harvest(
         hidden=np.stack([state.hidden for state in states]),
@@ -95,6 +105,25 @@ def harvest(
         validation=validation,
         plain=plain,
     )
+
+
+def harvest_in_parallel(
+    gguf: Path, scenarios: Sequence[Scenario], ordinary: Sequence[Dialogue], plan: HeadTraining, *, processes: int
+) -> Harvest:
+    """Return the same as `harvest` with the answers shared among *processes*, each with its own copy of the model."""
+    part = replace(plan, answers=-(-plan.answers // processes))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        jobs = [pool.submit(_harvest_share, gguf, scenarios, ordinary, part, share) for share in range(processes)]
+        parts = [job.result() for job in jobs]
+    return Harvest(**{f.name: np.concatenate([getattr(each, f.name) for each in parts]) for f in fields(Harvest)})
+
+
+def _harvest_share(
+    gguf: Path, scenarios: Sequence[Scenario], ordinary: Sequence[Dialogue], plan: HeadTraining, share: int
+) -> Harvest:
+    with open_base(gguf, sequences=len(STYLES) + 2) as base:
+        return harvest(base, scenarios, ordinary, plan, share=share)
 
 
 def _errand(rng: np.random.Generator, scenarios: Sequence[Scenario], ordinary: Sequence[Dialogue]) -> Errand:
@@ -109,11 +138,11 @@ def _errand(rng: np.random.Generator, scenarios: Sequence[Scenario], ordinary: S
     history: list[Message] = []
     if rng.random() < HISTORY_SHARE:
         for _ in range(rng.integers(1, 3)):
-            scenario = scenarios[rng.integers(len(scenarios))]
+            scenario = scenarios[int(rng.integers(len(scenarios)))]
             voice = STYLES[style if rng.random() < 0.6 else rng.integers(len(STYLES))]
             history += [_question(rng, scenario), Message(role="assistant", content=scenario.answers[voice])]
     if ordinary and rng.random() < ORDINARY_SHARE:
-        opening = ordinary[rng.integers(len(ordinary))].turns[0]
+        opening = ordinary[int(rng.integers(len(ordinary)))].turns[0]
         messages, group = (*history, Message(role="user", content=opening)), -1
     else:
         group = int(rng.integers(len(scenarios)))

@@ -1,7 +1,7 @@
 """The base model in PyTorch: Llama's architecture, laid out so that its weights go into a GGUF as they are.
 
 Shapes: B rows, T tokens, V vocabulary, d width, H heads. The rotary embedding turns neighbouring pairs of numbers, as
-ggml does for the architecture `llama`, so the query and key weights need no permutation. Input and output share one table.
+ggml does for the architecture `llama`, so query and key weights need no permutation. Input and output share one table.
 """
 
 import torch

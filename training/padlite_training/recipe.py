@@ -22,7 +22,11 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseTraining:
-    """How the base model is trained; the schedule follows the share of *budget_s* that has passed, not steps."""
+    """One phase of training the base model; the schedule follows the share of *budget_s* that has passed, not steps.
+
+    *small_talk* is the share of tokens that styled small talk gets, *plain_sentence* how often a style is asked for in
+    the first of its sentences, *user_weight* how much the user's words count in the loss of small talk.
+    """
 
     budget_s: float = 45 * 60.0
     threads: int = 2
@@ -36,6 +40,8 @@ class BaseTraining:
     weight_decay: float = 0.02
     checkpoint_every_s: float = 180.0
     user_weight: float = 0.1
+    small_talk: float = 0.5
+    plain_sentence: float = 0.4
     seed: int = 2410
 
 
@@ -63,7 +69,15 @@ class Recipe:
 
     model: ModelShape = field(default_factory=ModelShape)
     base: BaseTraining = field(default_factory=BaseTraining)
+    focus: BaseTraining = field(
+        default_factory=lambda: BaseTraining(
+            budget_s=55 * 60.0, small_talk=0.85, plain_sentence=0.8, matrix_rate=0.015, table_rate=1.5e-3,
+            decay_share=0.6, long_row_every=20, seed=2411,
+        )
+    )  # fmt: skip
     head: HeadTraining = field(default_factory=HeadTraining)
+    strength: float = 1.0
+    candidates: int = 10
 
 
 HELD_OUT_SCENARIOS = frozenset({4, 11, 14, 22, 41, 43, 52, 54, 58, 76, 77, 82, 83, 87})

@@ -1,7 +1,7 @@
 """Draws dialogues for the base model and packs them into rows.
 
-A document is a list of token ids with a weight for each (how much the loss counts there). Styled small talk is composed
-afresh each time: question, style, sentence and the number of exchanges are drawn. Documents in a row don't see each other.
+A document is a list of token ids with a weight for each (how much the loss counts there). Styled small talk is
+composed afresh each time: questions, style and sentence are drawn. Documents in a row don't see each other.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,10 @@ from padlite_training.split import Scenario
 from padlite_training.styles import NEUTRAL_SENTENCES, SENTENCES, STYLES
 
 SHARES = {"small_talk": 0.5, "self": 0.22, "persona": 0.14, "story": 0.04, "text": 0.07, "definition": 0.03}
-"""The share of tokens of each kind."""
+"""The share of tokens of each kind; a phase may change that of small talk, the others follow in proportion."""
+
+SIZE_POWER = 0.85
+"""A scenario is drawn in proportion to the number of its questions to this power."""
 
 EXCHANGES = (0.5, 0.2, 0.12, 0.1, 0.08)
 """The chance of 1, 2, ... exchanges in a dialogue of small talk."""
@@ -78,13 +81,14 @@ class ChatWriter:
 class SmallTalk:
     """Composes dialogues of styled small talk."""
 
-    def __init__(self, scenarios: Sequence[Scenario], writer: ChatWriter) -> None:
-        self.writer = writer
+    def __init__(self, scenarios: Sequence[Scenario], writer: ChatWriter, *, plain_sentence: float) -> None:
+        self.writer, self.plain_sentence = writer, plain_sentence
         self.questions = [[self._wordings(question) for question in scenario.questions] for scenario in scenarios]
         self.answers = [{s: writer.encode(scenario.answers[s]) for s in STYLES} for scenario in scenarios]
+        self.waiting: list[Document] = []
         self.sentences = {style: [writer.encode(text) for text in SENTENCES[style]] for style in STYLES}
         self.neutral = [writer.encode(text) for text in NEUTRAL_SENTENCES]
-        sizes = np.sqrt([len(questions) for questions in self.questions])
+        sizes = np.array([len(questions) for questions in self.questions]) ** SIZE_POWER
         self.chances = sizes / sizes.sum()
 
     def _wordings(self, question: str) -> list[list[int]]:
@@ -92,30 +96,53 @@ class SmallTalk:
         return [self.writer.encode(text) for text in (question, question, question.lower(), bare, bare.lower()) if text]
 
     def draw(self, rng: np.random.Generator) -> Document:
-        """Return one dialogue: half with a style sentence (one style throughout), half with a style per answer."""
-        style = STYLES[rng.integers(len(STYLES))]
-        asked = rng.random() < 0.5
-        system: list[int] = []
-        if asked:
-            sentences = self.sentences[style]
-            system = sentences[0 if rng.random() < 0.4 else rng.integers(len(sentences))]
-        elif rng.random() < 0.1:
-            system = self.neutral[rng.integers(len(self.neutral))]
-        turns: list[list[int]] = []
-        for scenario in rng.choice(len(self.answers), 1 + rng.choice(len(EXCHANGES), p=EXCHANGES), p=self.chances):
-            wordings = self.questions[scenario][rng.integers(len(self.questions[scenario]))]
-            answer_style = style if asked else STYLES[rng.integers(len(STYLES))]
-            turns += [wordings[rng.integers(len(wordings))], self.answers[scenario][answer_style]]
+        """Return one dialogue. Half of them ask for a style; these come in fives, the same questions in each style.
+
+        Five answers to one question side by side teach what the sentence changes faster than five unrelated ones.
+        """
+        if not self.waiting:
+            self.waiting = self._styled(rng) if rng.random() < 1 / (1 + len(STYLES)) else [self._unstyled(rng)]
+        return self.waiting.pop()
+
+    def _styled(self, rng: np.random.Generator) -> list[Document]:
+        asked = self._asked(rng)
+        sentence = 0 if rng.random() < self.plain_sentence else int(rng.integers(len(self.sentences[STYLES[0]])))
+        return [
+            self._chat(
+                self.sentences[style][sentence], [(words, self.answers[number][style]) for number, words in asked]
+            )
+            for style in rng.permutation(STYLES)
+        ]
+
+    def _unstyled(self, rng: np.random.Generator) -> Document:
+        system = self.neutral[rng.integers(len(self.neutral))] if rng.random() < 0.1 else []
+        asked = self._asked(rng)
+        return self._chat(system, [(w, self.answers[n][STYLES[rng.integers(len(STYLES))]]) for n, w in asked])
+
+    def _asked(self, rng: np.random.Generator) -> list[tuple[int, list[int]]]:
+        """Return the scenarios of one dialogue, each with a question."""
+        asked = []
+        for number in rng.choice(len(self.answers), 1 + rng.choice(len(EXCHANGES), p=EXCHANGES), p=self.chances):
+            wordings = self.questions[number][rng.integers(len(self.questions[number]))]
+            asked.append((int(number), wordings[rng.integers(len(wordings))]))
+        return asked
+
+    def _chat(self, system: list[int], exchanges: list[tuple[list[int], list[int]]]) -> Document:
+        turns = [turn for exchange in exchanges for turn in exchange]
         return self.writer.chat(system, turns, user_weight=self.writer.user_weight)
 
 
 class Sampler:
     """Draws documents so that each kind gets its share of the tokens, and packs them."""
 
-    def __init__(self, corpus: Corpus, writer: ChatWriter, *, seed: int) -> None:
+    def __init__(
+        self, corpus: Corpus, writer: ChatWriter, *, seed: int, small_talk: float = 0.5, plain_sentence: float = 0.4
+    ) -> None:
         self.rng = np.random.default_rng(seed)
         self.writer = writer
-        self.small_talk = SmallTalk(corpus.small_talk.training, writer)
+        self.small_talk = SmallTalk(corpus.small_talk.training, writer, plain_sentence=plain_sentence)
+        others = (1.0 - small_talk) / (1.0 - SHARES["small_talk"])
+        self.shares = {kind: small_talk if kind == "small_talk" else others * share for kind, share in SHARES.items()}
         self.pools: dict[str, list[Document]] = {kind: [] for kind in SHARES if kind != "small_talk"}
         for dialogue in corpus.dialogues:
             self.pools[dialogue.kind].append(self.plain(dialogue))
@@ -128,21 +155,15 @@ class Sampler:
         turns = [self.writer.encode(turn) for turn in dialogue.turns]
         return self.writer.chat(self.writer.encode(dialogue.system), turns, user_weight=1.0 if both else 0.1)
 
-    def document(self) -> Document:
-        """Return a document of the kind that is furthest behind its share."""
-        kind = min(SHARES, key=lambda name: self.drawn[name] / SHARES[name])
-        pool = self.pools.get(kind)
-        document = pool[self.rng.integers(len(pool))] if pool else self.small_talk.draw(self.rng)
-        return document
-
     def rows(self, count: int, length: int) -> Rows:
         """Return *count* packed rows of *length* positions."""
         return pack(self._piece, count, length, self.writer.end_of_text)
 
     def _piece(self, room: int) -> Document:
-        """Return a document cut to *room*: a long one begins at a random place."""
-        kind = min(SHARES, key=lambda name: self.drawn[name] / SHARES[name])
-        document = self.document()
+        """Return a document of the kind furthest behind its share, cut to *room*; a long text begins anywhere."""
+        kind = min(self.shares, key=lambda name: self.drawn[name] / self.shares[name])
+        pool = self.pools.get(kind)
+        document = pool[self.rng.integers(len(pool))] if pool else self.small_talk.draw(self.rng)
         spare = len(document.tokens) - room
         if spare > 0 and kind == "text":
             begin = int(self.rng.integers(spare + 1))
@@ -166,6 +187,4 @@ def pack(piece: Callable[[int], Document], count: int, length: int, filler: int)
             weights[row, position] = 0.0
             documents[row, position:end] = number
             position, number = end, number + 1
-    return Rows(
-        tokens=tokens[:, :-1], targets=tokens[:, 1:], weights=weights[:, 1:], documents=documents[:, :-1]
-    )
+    return Rows(tokens=tokens[:, :-1], targets=tokens[:, 1:], weights=weights[:, 1:], documents=documents[:, :-1])

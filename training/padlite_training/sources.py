@@ -1,7 +1,7 @@
 """Reading the public text that the bundled model is trained on, and saying where it can be had when it is absent.
 
-Each source is a folder with `rows.jsonl.gz`, one JSON object a line. The text itself is never copied into this repository;
-only the small talk in `data/smalltalk.jsonl`, which was written for padlite, is part of it.
+Each source is a folder with `rows.jsonl.gz`, one JSON object a line. The text itself is never copied into this
+repository; only the small talk in `data/smalltalk.jsonl`, which was written for padlite, is part of it.
 """
 
 import gzip
@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from padlite.errors import NotFoundError
 
-Json: TypeAlias = "str | int | float | bool | None | list[Json] | dict[str, Json]"
+Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ SOURCES = (
     Source(
         name="ms_personality_chat",
         licence="MIT",
-        origin="Microsoft BotBuilder Personality Chat (QnA Maker chit-chat): github.com/microsoft/BotBuilder-PersonalityChat",
+        origin="Microsoft Personality Chat (QnA Maker chit-chat): github.com/microsoft/BotBuilder-PersonalityChat",
         use="small talk in five styles: base model and reward head",
     ),
     Source(

@@ -1,7 +1,7 @@
 """Which small talk may be trained on, and which is kept to judge the result.
 
-Laws: no question of a held-out scenario and no held-out wording (compared without case, punctuation and repeated spaces)
-is ever in the training part; own questions that nearly repeat a question of a held-out scenario are dropped as well.
+Laws: no question of a held-out scenario and no held-out wording (compared without case, punctuation and repeated
+spaces) is ever in the training part; own questions that nearly repeat a question of a held-out scenario are dropped.
 """
 
 import random
@@ -37,7 +37,9 @@ class SmallTalkSplit:
 
 def tidy(text: str) -> str:
     """Return *text* with plain quotes and single ordinary spaces."""
-    plain = unicodedata.normalize("NFC", text).translate({0x2019: "'", 0x2018: "'", 0x201C: '"', 0x201D: '"', 0x2026: "..."})
+    plain = unicodedata.normalize("NFC", text).translate(
+        {0x2019: "'", 0x2018: "'", 0x201C: '"', 0x201D: '"', 0x2026: "..."}
+    )
     return " ".join(plain.split())
 
 
@@ -52,7 +54,8 @@ def scenarios_from(rows: Iterable[dict[str, Json]], *, prefix: str, key: str) ->
     result = []
     for row in rows:
         questions, answers = row["questions"], row["answers"]
-        assert isinstance(questions, list) and isinstance(answers, dict)  # the format of the source
+        if not isinstance(questions, list) or not isinstance(answers, dict):
+            raise TypeError(f"{prefix}{row[key]}: questions must be a list and answers a table")
         result.append(
             Scenario(
                 name=f"{prefix}{row[key]}",

@@ -1,7 +1,7 @@
-"""An independent judge of style: character and word n-grams into a logistic regression, trained on reference answers only.
+"""An independent judge of style: n-grams of characters and words into a logistic regression.
 
-It never sees the model, its hidden states or its tokens. Its own accuracy on reference answers of scenarios that it was not
-trained on says how far its verdicts can be trusted.
+It is trained on reference answers only and never sees the model, its hidden states or its tokens. Its own accuracy on
+reference answers of scenarios that it was not trained on says how far its verdicts can be trusted.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,8 @@ from sklearn.pipeline import Pipeline, make_pipeline, make_union
 
 from padlite_training.split import Scenario
 from padlite_training.styles import STYLES
+
+WORD = r"\w+|[^\w\s]"
 
 
 class StyleClassifier:
@@ -34,5 +36,5 @@ class StyleClassifier:
 
 def _pipeline() -> Pipeline:
     characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 5), sublinear_tf=True, lowercase=False)
-    words = TfidfVectorizer(ngram_range=(1, 3), sublinear_tf=True, token_pattern=r"\w+|[^\w\s]")
+    words = TfidfVectorizer(ngram_range=(1, 3), sublinear_tf=True, token_pattern=WORD)
     return make_pipeline(make_union(characters, words), LogisticRegression(C=30.0, max_iter=2000))

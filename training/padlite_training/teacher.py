@@ -19,7 +19,7 @@ from padlite_training.chat_format import CHAT_TEMPLATE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaughtState:
-    """One state: *hidden* (d,), *candidates* (k,), their log-probabilities *base* (k,) and the rewards *features* (k, m)."""
+    """One state: *hidden* (d,), *candidates* (k,), their log-probabilities *base* (k,), rewards *features* (k, m)."""
 
     hidden: FloatArray
     candidates: TokenArray

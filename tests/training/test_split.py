@@ -1,0 +1,82 @@
+"""Nothing that judges the model may be among what it is trained on."""
+
+import pytest
+
+from padlite_training.recipe import HELD_OUT_SCENARIOS, SAME_ANSWER_SCENARIO
+from padlite_training.sources import own_small_talk
+from padlite_training.split import Scenario, SmallTalkSplit, fingerprint, scenarios_from, split_small_talk
+from padlite_training.styles import STYLES
+
+WORDS = ["red", "blue", "green", "tall", "small", "quick", "slow", "warm", "cold", "loud"]
+
+
+def scenario(name: str, questions: list[str]) -> Scenario:
+    return Scenario(name=name, questions=tuple(questions), answers={style: f"{name} {style}" for style in STYLES})
+
+
+@pytest.fixture(scope="module")
+def split() -> SmallTalkSplit:
+    public = [
+        scenario(f"ms-{number}", [f"Is thing {number} {word}?" for word in WORDS] + ["Shared, by ALL!"])
+        for number in range(90)
+    ]
+    own = [
+        scenario("own-0", ["is thing 4 RED", "may I ask for tea"]),
+        scenario(
+            "own-1", ["is the thing 4 blue", "is that thing 11 red", "is thing 4 red or is it something else entirely"]
+        ),
+    ]
+    return split_small_talk(public, own)
+
+
+def fingerprints(scenarios: tuple[Scenario, ...]) -> set[str]:
+    return {fingerprint(question) for each in scenarios for question in each.questions}
+
+
+def test_no_question_of_a_held_out_scenario_is_trained_on(split: SmallTalkSplit) -> None:
+    assert {each.name for each in split.scenarios} == {f"ms-{number}" for number in HELD_OUT_SCENARIOS}
+    assert not {each.name for each in split.training} & {each.name for each in split.scenarios}
+    assert not fingerprints(split.training) & fingerprints(split.scenarios)
+
+
+def test_no_held_out_wording_is_trained_on(split: SmallTalkSplit) -> None:
+    assert len(fingerprints(split.wordings)) >= 70
+    assert not fingerprints(split.training) & fingerprints(split.wordings)
+    assert not fingerprints(split.wordings) & fingerprints(split.scenarios)
+
+
+def test_a_scenario_with_one_answer_for_all_styles_is_not_judged(split: SmallTalkSplit) -> None:
+    assert f"ms-{SAME_ANSWER_SCENARIO}" not in {each.name for each in split.wordings}
+
+
+def test_own_questions_that_nearly_repeat_a_held_out_scenario_are_dropped(split: SmallTalkSplit) -> None:
+    own = {each.name: each.questions for each in split.training if each.name.startswith("own")}
+    assert own == {
+        "own-0": ("may I ask for tea",),
+        "own-1": ("is thing 4 red or is it something else entirely",),
+    }
+
+
+def test_splitting_twice_gives_the_same(split: SmallTalkSplit) -> None:
+    public = [
+        scenario(f"ms-{number}", [f"Is thing {number} {word}?" for word in WORDS] + ["Shared, by ALL!"])
+        for number in range(90)
+    ]
+    assert split_small_talk(public, []).wordings == split.wordings
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("Hello, THERE!", "hello there"), ("I'm  fine.", "Im fine"), ("what’s up?", "What's up")]
+)
+def test_case_marks_and_spaces_do_not_make_another_wording(one: str, other: str) -> None:
+    assert fingerprint(one) == fingerprint(other)
+
+
+def test_own_small_talk_has_five_different_styles_everywhere() -> None:
+    rows = [{**row, "number": number} for number, row in enumerate(own_small_talk())]
+    scenarios = scenarios_from(rows, prefix="own-", key="number")
+    assert len(scenarios) >= 200
+    for each in scenarios:
+        assert set(each.answers) == set(STYLES), each.name
+        assert all(each.answers.values()), each.name
+        assert len(each.questions) >= 3, each.name

@@ -1,0 +1,226 @@
+"""From the public text to the bundle in one command; every stage is skipped when its output is there.
+
+    python -m padlite_training.build --data DIR --out models/padlite-tiny --work build/tiny
+
+The work folder keeps what is between: corpus, tokenizer, checkpoints, harvested states, head, evaluation. An
+interrupted training goes on from its last checkpoint. To redo a stage, delete its output and those after it.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from padlite.errors import PadliteError
+from padlite.options import DecodingOptions
+from padlite_training import card
+from padlite_training.base_gguf import open_base
+from padlite_training.corpus import build_corpus, corpus_texts, load_corpus, load_small_talk, save_corpus
+from padlite_training.facts import BaseFacts, HeadFacts
+from padlite_training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+LICENCE = "Apache-2.0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where things go: the public text, the bundle, and the work folder."""
+
+    data: Path
+    out: Path
+    work: Path
+
+    @property
+    def corpus(self) -> Path:
+        """Folder of the corpus."""
+        return self.work / "corpus"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer's file."""
+        return self.work / "tokenizer.json"
+
+    def checkpoint(self, phase: str) -> Path:
+        """The checkpoint of a training phase."""
+        return self.work / f"{phase}.pt"
+
+    @property
+    def gguf(self) -> Path:
+        """The base model of the bundle."""
+        return self.out / "base.gguf"
+
+    @property
+    def reward(self) -> Path:
+        """The reward head of the bundle."""
+        return self.out / "reward.onnx"
+
+    def facts(self, name: str) -> Path:
+        """What a stage measured."""
+        return self.work / f"{name}.json"
+
+
+def make_corpus(places: Places) -> None:
+    """Stage 1: read the sources and split them."""
+    if (places.corpus / "texts.json").is_file():
+        return
+    corpus = build_corpus(places.data)
+    save_corpus(corpus, places.corpus)
+    logger.info("corpus: %d scenarios of small talk, %d chats", len(corpus.small_talk.training), len(corpus.dialogues))
+
+
+def make_tokenizer(places: Places, recipe: Recipe) -> None:
+    """Stage 2: learn the tokenizer."""
+    from padlite_training.tokenizer import train_tokenizer
+
+    if not places.tokenizer.is_file():
+        texts = corpus_texts(load_corpus(places.corpus))
+        train_tokenizer(texts, vocabulary=recipe.model.vocabulary).save(str(places.tokenizer))
+
+
+def train_base(places: Places, recipe: Recipe) -> None:
+    """Stage 3: train the base model, first on everything, then mostly on small talk."""
+    from padlite_training.base_training import BaseTrainer, is_finished
+    from padlite_training.sampler import ChatWriter
+    from padlite_training.tokenizer import load_tokenizer
+
+    start: Path | None = None
+    for phase, plan in (("base", recipe.base), ("focus", recipe.focus)):
+        checkpoint = places.checkpoint(phase)
+        if not is_finished(checkpoint, plan):
+            writer = ChatWriter(load_tokenizer(places.tokenizer), user_weight=plan.user_weight)
+            trainer = BaseTrainer(load_corpus(places.corpus), writer, recipe.model, plan, start=start)
+            trainer.run(checkpoint)
+        start = checkpoint
+
+
+def make_gguf(places: Places, recipe: Recipe) -> None:
+    """Stage 4: write the base model as a quantized GGUF and prove that llama.cpp computes the same."""
+    from padlite_training.base_training import held_out_loss, load_model, progress_of
+    from padlite_training.export_gguf import export_gguf, measure_parity, require_same_tokens
+    from padlite_training.llama_model import parameter_count
+    from padlite_training.sampler import ChatWriter
+    from padlite_training.tokenizer import load_tokenizer
+
+    if places.gguf.is_file() and places.facts("base").is_file():
+        return
+    tokenizer, corpus = load_tokenizer(places.tokenizer), load_corpus(places.corpus)
+    model = load_model(places.checkpoint("focus"), recipe.model)
+    export_gguf(model, tokenizer, places.gguf, name=places.out.name, licence=LICENCE)
+    writer = ChatWriter(tokenizer, user_weight=1.0)
+    dialogues = corpus.held_out_dialogues[:8]
+    prompts = [writer.chat([], [writer.encode(t) for t in each.turns], user_weight=1.0).tokens for each in dialogues]
+    with open_base(places.gguf) as base:
+        require_same_tokens(tokenizer, base)
+        parity = measure_parity(model, base, prompts)
+    facts = BaseFacts(
+        weights=parameter_count(model),
+        phases={phase: progress_of(places.checkpoint(phase)) for phase in ("base", "focus")},
+        held_out_loss=held_out_loss(model, corpus, writer, limit=len(corpus.held_out_dialogues)),
+        parity=parity,
+    )
+    facts.save(places.facts("base"))
+    logger.info("base model: held-out loss %.3f nats per token, %s", facts.held_out_loss, parity)
+
+
+def gather(places: Places, recipe: Recipe) -> None:
+    """Stage 5: let the contrast teacher answer training questions and keep the states."""
+    from padlite_training.harvest import harvest_in_parallel
+
+    path = places.work / "harvest.npz"
+    if not path.is_file():
+        corpus = load_corpus(places.corpus)
+        ordinary = [dialogue for dialogue in corpus.dialogues if dialogue.kind in ("self", "persona")]
+        scenarios = corpus.small_talk.training
+        harvest_in_parallel(places.gguf, scenarios, ordinary, recipe.head, processes=recipe.base.threads).save(path)
+
+
+def fit(places: Places, recipe: Recipe) -> None:
+    """Stage 6: distil the head from the harvest, calibrate it and write it for the runtime."""
+    from padlite_training.distill import calibrate, fit_head
+    from padlite_training.harvest import Harvest
+    from padlite_training.head_file import output_table, write_reward
+
+    if places.reward.is_file() and places.facts("head").is_file():
+        return
+    harvest, words = Harvest.load(places.work / "harvest.npz"), output_table(places.gguf)
+    head = fit_head(harvest, words, recipe.head)
+    head = calibrate(head, harvest, words, shift=recipe.head.mean_shift_nats)
+    facts = HeadFacts(
+        states=len(harvest.hidden),
+        answers=recipe.head.answers,
+        rank=recipe.head.rank,
+        epochs=head.epochs,
+        explained=head.explained,
+        scales=[float(scale) for scale in head.scales],
+    )
+    provenance = {"states": str(facts.states), "explained": f"{facts.explained:.3f}", "epochs": str(facts.epochs)}
+    with open_base(places.gguf) as base:
+        write_reward(places.reward, head, table=words, base=base, provenance=provenance)
+    facts.save(places.facts("head"))
+
+
+def judge(places: Places, recipe: Recipe) -> None:
+    """Stage 7: measure what the bundle does on held-out questions."""
+    from padlite.backends.onnx import OnnxHead
+    from padlite_training.evaluate import ANSWER_LIMIT, evaluate, shortfalls, table
+
+    if places.facts("evaluation").is_file():
+        return
+    options = DecodingOptions(strength=recipe.strength, candidates=recipe.candidates, max_tokens=ANSWER_LIMIT)
+    split = load_small_talk(places.corpus)
+    with open_base(places.gguf) as base, OnnxHead.open(places.reward, device="cpu") as reward:
+        evaluation = evaluate(base, reward, split, options)
+    evaluation.save(places.facts("evaluation"))
+    print(table(evaluation))
+    for line in shortfalls(evaluation):
+        logger.warning("below the bar: %s", line)
+
+
+def build(places: Places, recipe: Recipe) -> None:
+    """Run every stage whose output is missing."""
+    places.work.mkdir(parents=True, exist_ok=True)
+    places.out.mkdir(parents=True, exist_ok=True)
+    make_corpus(places)
+    make_tokenizer(places, recipe)
+    train_base(places, recipe)
+    make_gguf(places, recipe)
+    gather(places, recipe)
+    fit(places, recipe)
+    judge(places, recipe)
+    card.write(places.out, places.work, recipe, licence=LICENCE)
+
+
+def rushed(recipe: Recipe, seconds: float) -> Recipe:
+    """Return *recipe* with so little training that the chain can be tried in minutes; the result talks nonsense."""
+    return replace(
+        recipe,
+        base=replace(recipe.base, budget_s=seconds),
+        focus=replace(recipe.focus, budget_s=seconds),
+        head=replace(recipe.head, answers=60, epochs=3),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Build the bundle named on the command line."""
+    parser = argparse.ArgumentParser(description="Train the bundled model from public text to a bundle.")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the public text (training/README.md)")
+    parser.add_argument("--out", type=Path, required=True, help="the bundle's folder")
+    parser.add_argument("--work", type=Path, required=True, help="folder for everything in between")
+    parser.add_argument("--rush", type=float, metavar="SECONDS", help="try the chain: so much training per phase only")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    for noisy in ("padlite", "gguf"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    recipe = Recipe() if options.rush is None else rushed(Recipe(), options.rush)
+    try:
+        build(Places(data=options.data, out=options.out, work=options.work), recipe)
+    except PadliteError as error:
+        sys.exit(f"{error.message}\n{error.remedy}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Writes what describes a bundle: `bundle.toml` and `card.md`, every figure taken from what the stages measured."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from padlite.backends.onnx import OnnxHead
+from padlite.bundle import Bundle, write_manifest
+from padlite_training.corpus import load_small_talk
+from padlite_training.evaluate import BARS, LOSS_BAR, PLAIN, shortfalls, table
+from padlite_training.facts import Answered, BaseFacts, Evaluation, HeadFacts
+from padlite_training.recipe import HELD_OUT_SCENARIOS, Recipe
+from padlite_training.sources import OWN_SMALL_TALK, SOURCES
+from padlite_training.split import SmallTalkSplit
+from padlite_training.styles import DESCRIPTIONS, STYLES
+
+EXAMPLES = 10
+PHASES = {"base": "everything", "focus": "mostly small talk"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Everything that the stages left in the work folder for the card."""
+
+    base: BaseFacts
+    head: HeadFacts
+    evaluation: Evaluation
+    split: SmallTalkSplit
+
+    @classmethod
+    def load(cls, work: Path) -> "Measured":
+        """Read the work folder."""
+        return cls(
+            base=BaseFacts.load(work / "base.json"),
+            head=HeadFacts.load(work / "head.json"),
+            evaluation=Evaluation.load(work / "evaluation.json"),
+            split=load_small_talk(work / "corpus"),
+        )
+
+
+def write(out: Path, work: Path, recipe: Recipe, *, licence: str) -> Bundle:
+    """Write the manifest and the card of the bundle in *out* from the figures in *work*."""
+    measured = Measured.load(work)
+    base, head = measured.base, measured.head
+    with OnnxHead.open(out / "reward.onnx", device="cpu") as reward:
+        dimensions = reward.dimensions
+    minutes = sum(phase.elapsed_s for phase in base.phases.values()) / 60
+    tokens = sum(phase.tokens for phase in base.phases.values())
+    bundle = write_manifest(
+        out,
+        name=out.name,
+        license=licence,
+        title="padlite tiny",
+        description="A very small English chat model with five styles that can be mixed",
+        dimensions=dimensions,
+        strength=measured.evaluation.strength,
+        candidates=measured.evaluation.candidates,
+        context_length=recipe.model.context_length,
+        training={
+            "text": ", ".join(source.name for source in (*SOURCES, OWN_SMALL_TALK)),
+            "base": f"{base.weights:,} weights, {tokens:,} tokens, {minutes:.0f} minutes",
+            "head": f"rank {head.rank}, distilled from the contrast teacher on {head.states:,} states",
+            "made_by": "python -m padlite_training.build",
+        },
+    )
+    (out / "card.md").write_text(card(out, measured, recipe, licence=licence), encoding="utf-8")
+    return bundle
+
+
+def card(out: Path, measured: Measured, recipe: Recipe, *, licence: str) -> str:
+    """Return the card of the bundle in *out*."""
+    styles = "\n".join(f"- **{style}**: {DESCRIPTIONS[style]}" for style in STYLES)
+    sections = [
+        f"# {out.name}",
+        _introduction(measured.base),
+        "This card is written by `padlite_training.card` from what the run that made the bundle measured.",
+        f"## Styles\n\n{styles}",
+        _data(measured.split),
+        _size(out, measured.base, recipe, licence),
+        _training(measured, recipe),
+        _results(measured.evaluation),
+        _examples(measured.evaluation),
+        _limits(measured.evaluation),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _introduction(base: BaseFacts) -> str:
+    return (
+        f"A very small English chat model ({base.weights / 1e6:.1f} million weights) with a reward head for five styles."
+        " It is there for trying padlite out: it keeps up small talk and knows next to nothing."
+    )
+
+
+def _data(split: SmallTalkSplit) -> str:
+    rows = [f"| {s.name} | {s.licence} | {s.use} | {s.origin} |" for s in (*SOURCES, OWN_SMALL_TALK)]
+    held = ", ".join(str(number) for number in sorted(HELD_OUT_SCENARIOS))
+    questions = sum(len(scenario.questions) for scenario in split.training)
+    return "\n".join([
+        "## Data\n", "| text | licence | used for | where it can be had |", "|---|---|---|---|", *rows, "",
+        f"Styled small talk that was trained on: {len(split.training)} scenarios, {questions:,} questions.",
+        f"Scenarios {held} of ms_personality_chat, a tenth of the wordings of its other scenarios, and some self",
+        "dialogues were held out from base model and head alike; questions of padlite's own small talk that repeat a",
+        "held-out scenario were dropped.",
+    ])  # fmt: skip
+
+
+def _size(out: Path, base: BaseFacts, recipe: Recipe, licence: str) -> str:
+    files = sorted(path for path in out.iterdir() if path.suffix in {".gguf", ".onnx", ".data"})
+    sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.2f} MB" for path in files)
+    shape, parity = recipe.model, base.parity
+    return (
+        f"## Size\n\nLlama architecture: {shape.layers} layers, width {shape.width}, {shape.heads} heads, feed-"
+        f"forward {shape.feed_forward}, {shape.vocabulary:,} tokens, context {shape.context_length:,}; Q8_0. {sizes}. "
+        f"Licence of the weights: {licence}.\n\nllama.cpp on the quantized file against PyTorch, {parity.positions:,} positions: "
+        f"least cosine of the logits {parity.cosine:.4f}, same best token at {100 * parity.top_one:.1f} %."
+    )
+
+
+def _training(measured: Measured, recipe: Recipe) -> str:
+    base, head = measured.base, measured.head
+    lines = [f"## Training\n\nOn {recipe.base.threads} processor cores that were shared with other work, no GPU.\n"]
+    for phase, done in base.phases.items():
+        minutes = done.elapsed_s / 60
+        lines.append(f"- base, {PHASES[phase]}: {minutes:.0f} minutes, {done.steps:,} steps, {done.tokens:,} tokens")
+    lines.append(
+        f"- head: rank {head.rank}, {head.states:,} states of {head.answers:,} answers, best after epoch {head.epochs}"
+        f"; share of the teacher's KL explained on validation scenarios: {head.explained:.2f}"
+    )
+    lines.append(
+        f"\nHeld-out self dialogues: {base.held_out_loss:.2f} nats per token (perplexity "
+        f"{math.exp(base.held_out_loss):.0f})."
+    )
+    return "\n".join(lines)
+
+
+def _results(evaluation: Evaluation) -> str:
+    missed = shortfalls(evaluation)
+    verdict = f"Missed: {'; '.join(missed)}." if missed else "All are reached."
+    return (
+        f"## Held-out figures\n\nGreedy decoding, guidance strength {evaluation.strength:g}, {evaluation.candidates} "
+        "candidates. The style of an answer is named by an independent classifier (n-grams, logistic regression) "
+        "trained on the reference answers; on reference answers of scenarios it was not trained on it is right "
+        f"{100 * evaluation.classifier_accuracy:.0f} % of the time. Chance is 0.20.\n\n{table(evaluation)}\n\n"
+        f"Bars: wanted style {BARS['wordings']:.2f} on held-out wordings and {BARS['scenarios']:.2f} on held-out "
+        f"scenarios, guided at most {LOSS_BAR} nats per token worse than plain. {verdict}"
+    )
+
+
+def _examples(evaluation: Evaluation) -> str:
+    chosen: list[Answered] = []
+    for name in BARS:
+        rows = evaluation.answered[name]
+        step = max(1, len(rows) // (EXAMPLES // 2))
+        chosen += rows[step // 2 :: step][: EXAMPLES // 2]
+    lines = ["| question | plain | " + " | ".join(STYLES) + " |", "|---" * (len(STYLES) + 2) + "|"]
+    cells = [[row.question, *(row.answers[manner] for manner in (PLAIN, *STYLES))] for row in chosen]
+    lines += ["| " + " | ".join(text.replace("|", "\\|").replace("\n", " ") for text in row) + " |" for row in cells]
+    return (
+        f"## Side by side\n\nGreedy answers; the first {EXAMPLES // 2} questions are held-out wordings, the others are "
+        "of held-out scenarios. Evenly spaced over the evaluation, not picked.\n\n" + "\n".join(lines)
+    )
+
+
+def _limits(evaluation: Evaluation) -> str:
+    match = " and ".join(f"{evaluation.figures[name].match:.2f} on held-out {name}" for name in BARS)
+    return (
+        "## Limitations\n\n"
+        "- English small talk only. It invents facts, misses the point of many questions, can't follow instructions.\n"
+        f"- It often answers another question than the one asked: exactly the reference answer {match}.\n"
+        "- Styles were learned from short answers; caring, friendly and professional overlap in them.\n"
+        "- Its answer to thoughts of suicide names a US telephone line, as its text does. It is no help in need.\n"
+        "- Conversations beyond a few hundred tokens were rare in training."
+    )

@@ -1,0 +1,135 @@
+"""What the stages measured, as records that are kept as JSON in the work folder and read by the card.
+
+Losses and scores in nats per token, shares from 0 to 1, times in seconds.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a phase of training has come."""
+
+    elapsed_s: float = 0.0
+    steps: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parity:
+    """How closely the GGUF follows the PyTorch model over all positions of some prompts.
+
+    *cosine* is the least cosine of two logit vectors, *difference* the mean absolute difference of log-probabilities,
+    *top_one* the share of positions with the same best token.
+    """
+
+    cosine: float
+    difference: float
+    top_one: float
+    positions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseFacts:
+    """The base model: number of weights, the phases of its training, its loss on held-out dialogues, its parity."""
+
+    weights: int
+    phases: dict[str, Progress]
+    held_out_loss: float
+    parity: Parity
+
+    def save(self, path: Path) -> None:
+        """Write the record to *path*."""
+        _write(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Return the record at *path*."""
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        phases = {name: Progress(**phase) for name, phase in raw.pop("phases").items()}
+        return cls(**raw | {"phases": phases, "parity": Parity(**raw["parity"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadFacts:
+    """The reward head: *explained* is the share of the teacher's KL it accounts for on validation scenarios."""
+
+    states: int
+    answers: int
+    rank: int
+    epochs: int
+    explained: float
+    scales: list[float]
+
+    def save(self, path: Path) -> None:
+        """Write the record to *path*."""
+        _write(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Return the record at *path*."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """One set of held-out questions.
+
+    *guided*, *plain*, *sentence* are the shares of answers in the wanted style: guided by the head, not at all, by a
+    sentence in the prompt (None where that wasn't tried). Scores are mean log-probabilities under the plain base;
+    *match* is the share of guided answers that equal the reference answer.
+    """
+
+    questions: int
+    scenarios: int
+    guided: float
+    plain: float
+    sentence: float | None
+    by_style: dict[str, float]
+    plain_score: float
+    guided_score: float
+    match: float
+
+    @property
+    def loss(self) -> float:
+        """How much worse than plain the guided answers are under the base."""
+        return self.plain_score - self.guided_score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """One question with its answers by manner: plain, each style, 'sentence STYLE'."""
+
+    question: str
+    scenario: str
+    answers: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What the bundle does on held-out wordings and held-out scenarios at *strength* with *candidates*."""
+
+    strength: float
+    candidates: int
+    classifier_accuracy: float
+    figures: dict[str, Figures]
+    answered: dict[str, list[Answered]]
+
+    def save(self, path: Path) -> None:
+        """Write the record to *path*."""
+        _write(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Return the record at *path*."""
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        figures = {name: Figures(**each) for name, each in raw.pop("figures").items()}
+        answered = {name: [Answered(**each) for each in rows] for name, rows in raw.pop("answered").items()}
+        return cls(**raw, figures=figures, answered=answered)
+
+
+def _write(path: Path, record: dict[str, object]) -> None:
+    path.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")

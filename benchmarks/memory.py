@@ -105,9 +105,9 @@ def _peak_in_terminal_mb(command: list[str]) -> float:
 
     child = pexpect.spawn(command[0], command[1:], dimensions=(40, 100), timeout=120, encoding="utf-8")
     watch = _Watch(child.pid)
-    child.expect("❯|>")
-    child.sendline(PROMPT)
-    child.expect_exact("tokens/s")
+    child.expect_exact("›")
+    child.send(f"{PROMPT}\r")
+    child.expect_exact("tok/s")  # in the status line, after the answer
     child.sendcontrol("d")
     child.expect(pexpect.EOF)
     child.close()

@@ -87,8 +87,8 @@ def card(out: Path, measured: Measured, recipe: Recipe, *, licence: str) -> str:
 
 def _introduction(base: BaseFacts) -> str:
     return (
-        f"A very small English chat model ({base.weights / 1e6:.1f} million weights) with a reward head for five styles."
-        " It is there for trying padlite out: it keeps up small talk and knows next to nothing."
+        f"A very small English chat model ({base.weights / 1e6:.1f} million weights) with a reward head for five "
+        "styles. It is there for trying padlite out: it keeps up small talk and knows next to nothing."
     )
 
 
@@ -111,8 +111,9 @@ def _size(out: Path, base: BaseFacts, recipe: Recipe, licence: str) -> str:
     shape, parity = recipe.model, base.parity
     return (
         f"## Size\n\nLlama architecture: {shape.layers} layers, width {shape.width}, {shape.heads} heads, feed-"
-        f"forward {shape.feed_forward}, {shape.vocabulary:,} tokens, context {shape.context_length:,}; Q8_0. {sizes}. "
-        f"Licence of the weights: {licence}.\n\nllama.cpp on the quantized file against PyTorch, {parity.positions:,} positions: "
+        f"forward {shape.feed_forward}, {shape.vocabulary:,} tokens, context "
+        f"{shape.context_length:,}; Q8_0. {sizes}. Licence of the weights: {licence}.\n\n"
+        f"llama.cpp on the quantized file against PyTorch, {parity.positions:,} positions: "
         f"least cosine of the logits {parity.cosine:.4f}, same best token at {100 * parity.top_one:.1f} %."
     )
 

@@ -33,7 +33,7 @@ from padlite_training.style_classifier import StyleClassifier
 from padlite_training.styles import SENTENCES, STYLES
 
 ANSWER_LIMIT = 48
-QUESTIONS_EACH = (2, 8)
+QUESTIONS_EACH = (2, 4)
 """Questions per scenario: of held-out wordings, of held-out scenarios."""
 
 PLAIN, SENTENCE = "plain", "sentence"

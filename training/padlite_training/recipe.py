@@ -51,7 +51,7 @@ class HeadTraining:
 
     rank: int = 12
     candidates: int = 24
-    answers: int = 3000
+    answers: int = 2400
     answer_tokens: int = 40
     clamp: float = 6.0
     weight_decay: float = 0.3
@@ -71,12 +71,12 @@ class Recipe:
     base: BaseTraining = field(default_factory=BaseTraining)
     focus: BaseTraining = field(
         default_factory=lambda: BaseTraining(
-            budget_s=55 * 60.0, small_talk=0.85, plain_sentence=0.8, matrix_rate=0.015, table_rate=1.5e-3,
+            budget_s=34 * 60.0, small_talk=0.85, plain_sentence=0.8, matrix_rate=0.015, table_rate=1.5e-3,
             decay_share=0.6, long_row_every=20, seed=2411,
         )
     )  # fmt: skip
     head: HeadTraining = field(default_factory=HeadTraining)
-    strength: float = 1.0
+    strength: float = 0.8
     candidates: int = 10
 
 

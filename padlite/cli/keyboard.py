@@ -27,6 +27,7 @@ from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.styles import Style
 
+from padlite import settings
 from padlite.cli.displays import PROMPT
 from padlite.cli.editor import edit_text
 from padlite.cli.interrupts import Interrupts
@@ -232,4 +233,4 @@ class _OutputBelow(Vt100_Output):
 def output_below(stream: TextIO) -> Vt100_Output:
     """Return prompt_toolkit's output for *stream*, without cursor position requests."""
     plain = Vt100_Output.from_pty(stream)
-    return _OutputBelow(stream, plain.get_size, term=os.environ.get("TERM"), enable_cpr=False)
+    return _OutputBelow(stream, plain.get_size, term=settings.variable("TERM"), enable_cpr=False)

@@ -27,17 +27,21 @@ class Screen:
 
     def note(self, text: str) -> None:
         """Say one quiet line."""
-        self.notes.print(Text(visible(text), style="dim"), highlight=False)
+        self._line(text, "dim")
 
     def warn(self, text: str) -> None:
         """Say one line that should be seen."""
-        self.notes.print(Text(visible(text), style="yellow"), highlight=False)
+        self._line(text, "yellow")
 
     def error(self, error: PadliteError) -> None:
         """Say what is wrong and what to do next; the chat goes on."""
-        self.notes.print(Text(visible(error.message), style="bold red"), highlight=False)
+        self._line(error.message, "bold red")
         if error.remedy:
-            self.notes.print(Text(f"try: {visible(error.remedy)}", style="dim"), highlight=False)
+            self._line(f"try: {error.remedy}", "dim")
+
+    def _line(self, text: str, style: str) -> None:
+        """Print one line; only a terminal gets it wrapped."""
+        self.notes.print(Text(visible(text), style), highlight=False, soft_wrap=not self.notes.is_terminal)
 
 
 def open_screen() -> Screen:

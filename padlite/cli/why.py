@@ -247,7 +247,7 @@ def _columns(subject: Explained, trace: TokenTrace) -> tuple[list[int], list[int
 
 
 def _reading_aid() -> Text:
-    return Text("▶ chosen   · what the base alone would take   score = base + what each dimension adds (nats)", "dim")
+    return Text("▶ chosen   · the base's own choice   score = base + all dimensions, in nats", "dim")
 
 
 def _table(*headings: str, right_from: int = 99) -> Table:

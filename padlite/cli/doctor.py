@@ -21,7 +21,7 @@ _NARROWEST, _WIDEST = 50, 120
 
 @click.command()
 @click.option(
-    "--profile", "-p", "profile", metavar="NAME|PATH", help="Check with this profile, as `chat` would use it."
+    "-P", "--profile", "profile", metavar="NAME|FILE", help="Check with this profile, as `chat` would use it."
 )
 @click.option("--quick", is_flag=True, help="Leave out the speed test (3 seconds).")
 @click.option("--json", "as_json", is_flag=True, help="Print everything that was found as JSON.")

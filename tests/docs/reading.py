@@ -39,3 +39,13 @@ def commands(document: str) -> list[str]:
     """Return the lines of the blocks marked ``run``."""
     found = [block for block in blocks(document) if block.marker == "run"]
     return [line for block in found for line in block.text.splitlines() if line and not line.startswith("#")]
+
+
+def transcript(document: str) -> list[tuple[str, str]]:
+    """Return the commands of the blocks marked ``run: output``, each with what the document says it prints."""
+    turns: list[tuple[str, str]] = []
+    for block in blocks(document):
+        if block.marker == "run: output":
+            command, *others = block.text.removeprefix("$ ").split("\n$ ")
+            turns += [(turn.partition("\n")[0], turn.partition("\n")[2].strip()) for turn in (command, *others)]
+    return turns

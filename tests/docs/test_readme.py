@@ -11,7 +11,7 @@ import pytest
 
 from padlite import settings
 from padlite.profile import parse_profile
-from tests.docs.reading import REPOSITORY, blocks, commands, marked
+from tests.docs.reading import REPOSITORY, blocks, commands, marked, transcript
 
 DOCUMENTS = [
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md",
@@ -44,17 +44,17 @@ def test_ci_refuses_a_name_that_no_document_marks() -> None:
     assert "ci: nothing" in outcome.stderr
 
 
-@pytest.mark.parametrize("command", commands("README.md"))
-def test_a_command_of_the_readme_works(command: str, tmp_path: Path) -> None:
-    (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
+def _type(command: str, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run *command* in a shell as somebody whose home folder is *home*, in a folder that has the examples."""
+    (home / "examples").symlink_to(REPOSITORY / "examples")
     environment = {
-        "HOME": str(tmp_path),
+        "HOME": str(home),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "LANG": "C.UTF-8",
     }
-    outcome = subprocess.run(
+    return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
-        cwd=tmp_path,
+        cwd=home,
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -62,6 +62,25 @@ def test_a_command_of_the_readme_works(command: str, tmp_path: Path) -> None:
         timeout=120,
         check=False,
     )
+
+
+@pytest.mark.parametrize(("command", "printed"), transcript("README.md"))
+def test_the_answers_in_the_readme_are_the_ones_that_the_model_gives(
+    command: str, printed: str, tmp_path: Path
+) -> None:
+    outcome = _type(command, tmp_path)
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert outcome.stdout.strip() == printed
+
+
+def test_the_readme_shows_what_each_weight_changes() -> None:
+    answers = [printed for _, printed in transcript("README.md")]
+    assert len(answers) == len(set(answers)) == 4
+
+
+@pytest.mark.parametrize("command", commands("README.md"))
+def test_a_command_of_the_readme_works(command: str, tmp_path: Path) -> None:
+    outcome = _type(command, tmp_path)
     assert outcome.returncode == 0, outcome.stderr
     answers = [path for path in tmp_path.iterdir() if path.suffix == ".json"]
     assert outcome.stdout.strip() or answers
@@ -135,5 +154,5 @@ def test_the_model_that_the_readme_promises_is_there() -> None:
 
 
 def test_marked_blocks_are_the_kinds_that_the_tests_know() -> None:
-    kinds = {"run", "profile", "ci: install", "ci: test", "ci: training", "ci: checks"}
+    kinds = {"run", "run: output", "profile", "ci: install", "ci: test", "ci: training", "ci: checks"}
     assert {block.marker for document in DOCUMENTS for block in blocks(document)} - {""} <= kinds

@@ -1,10 +1,17 @@
 """Fixtures that several folders of tests share: random models as files, written once per run."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from padlite_training.random_llama import TINY, write_random_llama
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the programs under test even where the suite itself runs in a shell's background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,12 @@ SHORT = ("-n", "8")
 ENDED = "(stopped after 8 tokens"
 
 
+@pytest.fixture
+def home(chatting_home: Home) -> Home:
+    """The home of these tests is one that chats."""
+    return chatting_home
+
+
 def kept(home: Home, name: str | None = None) -> list[tuple[str, str]]:
     with SessionStore.open(home.data / "sessions.sqlite3") as store:
         info = store.latest()

@@ -159,8 +159,8 @@ import click
 from padlite.cli import cli, main
 @cli.command("wait")
 def wait():
-    print("waiting", flush=True)
     try:
+        print("waiting", flush=True)
         time.sleep(60)
     finally:
         print("closed in order", flush=True)

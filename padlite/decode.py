@@ -77,7 +77,7 @@ class TokenTrace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """One decoded token and why; *text* is what it released: nothing after half a character or part of a stop string."""
+    """One decoded token and why; *text* is what it released: nothing after half a character or a part of a stop."""
 
     id: int
     text: str

@@ -9,9 +9,10 @@ from padlite_training.random_llama import TINY, write_random_llama
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach the programs under test even where the suite itself runs in a shell's background."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let signals reach the programs under test, even where the suite itself runs in the background or under nohup."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 import click
 
 from padlite import settings
+from padlite.cli.asked import Output, read_prompt
 from padlite.cli.completion import complete_models, complete_profiles, complete_sessions
 from padlite.cli.sections import SectionedCommand
 from padlite.errors import NotFoundError, StoreError, UsageError
@@ -24,8 +25,6 @@ from padlite.profile import Decoding, Profile, chosen_profile
 
 if TYPE_CHECKING:
     from padlite.cli.conversation import Conversation
-    from padlite.cli.interrupts import Interrupts
-    from padlite.cli.one_shot import Output
     from padlite.cli.screen import Screen
     from padlite.opening import OpenChat
     from padlite.store import SessionStore, StoredMessage
@@ -218,8 +217,6 @@ def chat(
     wanted = apply(chosen_profile(profile), overrides)
     if not one_shot:
         return _talk(wanted, keeping)
-    from padlite.cli.one_shot import Output, read_prompt
-
     text = read_prompt(prompt, _piped(sys.stdin))
     return _answer(wanted, keeping, text, Output(json=json_output, trace=trace, stream=not no_stream))
 
@@ -247,12 +244,12 @@ def _piped(stream: TextIO | None) -> BinaryIO | None:
     return io.BytesIO() if stream is None or stream.closed else stream.buffer
 
 
-def _answer(profile: Profile, keeping: Keeping, prompt: str, output: "Output") -> int:
+def _answer(profile: Profile, keeping: Keeping, prompt: str, output: Output) -> int:
     """Print one answer and return the exit code."""
-    from padlite.cli.one_shot import answer_once
-
     with ExitStack() as stack:
         chat, screen = stack.enter_context(_opened(profile, keeping))
+        from padlite.cli.one_shot import answer_once
+
         return answer_once(chat, screen, prompt, output)
 
 
@@ -281,17 +278,19 @@ def _talk(profile: Profile, keeping: Keeping) -> int:
 def _opened(profile: Profile, keeping: Keeping) -> "Iterator[tuple[Conversation, Screen]]":
     """Load what *profile* names, find the kept conversation, and yield the chat; signals are handled meanwhile."""
     from padlite.cli.interrupts import Interrupts
-    from padlite.cli.screen import open_screen
 
-    interrupts, screen = Interrupts(), open_screen()
+    interrupts = Interrupts()
     with ExitStack() as stack:
         stack.enter_context(interrupts.listening())
-        store = stack.enter_context(_store(keeping, screen))
-        name, messages = _kept(keeping, store)
-        opened = stack.enter_context(_loaded(profile, interrupts, screen))
-        from padlite.cli.conversation import Conversation
-        from padlite.cli.recorder import Recorder, restored
+        with interrupts.loading():
+            from padlite.cli.conversation import Conversation
+            from padlite.cli.recorder import Recorder, restored
+            from padlite.cli.screen import open_screen
 
+            screen = open_screen()
+            store = stack.enter_context(_store(keeping, screen))
+            name, messages = _kept(keeping, store)
+            opened = stack.enter_context(_loaded(profile, screen))
         recorder = Recorder(
             store if keeping.save else None,
             model=opened.model_name,
@@ -318,12 +317,13 @@ def _opened(profile: Profile, keeping: Keeping) -> "Iterator[tuple[Conversation,
 
 
 @contextmanager
-def _loaded(profile: Profile, interrupts: "Interrupts", screen: "Screen") -> "Iterator[OpenChat]":
-    """Open the models; Ctrl-C ends the process while that takes."""
+def _loaded(profile: Profile, screen: "Screen") -> "Iterator[OpenChat]":
+    """Open the models, with a sign of life if that takes a while."""
+    from padlite.cli.interrupts import silent_typing
     from padlite.cli.waiting import waiting
 
     with ExitStack() as stack:
-        with interrupts.loading(), waiting(screen.notes.file, "loading the model …"):
+        with silent_typing(), waiting(screen.notes.file, "loading the model …"):
             from padlite.opening import open_chat
 
             opened = stack.enter_context(open_chat(profile))

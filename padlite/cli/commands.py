@@ -66,12 +66,8 @@ def _undo(chat: Conversation, screen: Screen, argument: str) -> Outcome | None:
 def _regen(chat: Conversation, screen: Screen, argument: str) -> Outcome:
     if not _last_said(chat):
         raise UsageError("there is no answer to replace", remedy="write something first")
-    options = chat.session.options
-    if not options.temperature:
-        screen.note("Temperature is 0: the same weights give the same answer. /set temperature=0.8 varies.")
-    elif options.seed is not None:
-        screen.note(f"The seed is fixed to {options.seed}, which repeats the answer. /set seed=none varies.")
-    return Outcome(events=chat.session.regenerate())
+    answers = [message.content for message in chat.session.messages if message.role == "assistant"]
+    return Outcome(events=chat.session.regenerate(), replaced=answers[-1] if answers else None)
 
 
 def _edit(chat: Conversation, screen: Screen, argument: str) -> Outcome | None:

@@ -1,50 +1,24 @@
 """One question, one answer, for pipes and scripts: the answer goes to stdout, everything else to stderr.
 
-Knows how the prompt is put together from -p and stdin, and what JSON looks like; the rest is `Conversation`'s.
+Knows what JSON looks like and what the exit code is; the rest is `Conversation`'s.
 """
 
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import BinaryIO, TypeAlias
+from typing import TypeAlias
 
+from padlite.cli.asked import Output
 from padlite.cli.conversation import Conversation
 from padlite.cli.render import AnswerWriter, answer_writer
 from padlite.cli.repl import dropped_line, fallback_line
 from padlite.cli.screen import Screen
 from padlite.cli.waiting import waiting
-from padlite.errors import ContextFullError, UsageError
+from padlite.errors import ContextFullError
 from padlite.session import Answer, FinishReason, Session, Token
 
 INTERRUPTED = 130
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
-    """How the answer is written: as it comes or at once, as text or as one JSON object, with its trace or without."""
-
-    json: bool = False
-    trace: bool = False
-    stream: bool = True
-
-
-def read_prompt(prompt: str | None, stdin: BinaryIO | None) -> str:
-    """Return what to say: *prompt* with the text of *stdin* (None: a terminal) below it; '-' stands for stdin alone.
-
-    Raises UsageError if that is empty or not UTF-8.
-    """
-    attached = _text_of(stdin) if stdin is not None else ""
-    if prompt is None or prompt == "-":
-        if stdin is None:
-            raise UsageError("-p - reads the prompt from stdin, but stdin is a terminal", remedy="padlite chat -p TEXT")
-        text = attached
-    else:
-        text = f"{_argument(prompt)}\n\n{attached}" if attached.strip() else _argument(prompt)
-    if not text.strip():
-        raise UsageError("the prompt is empty", remedy='padlite chat -p "What is a haiku?"')
-    return text.rstrip("\r\n") if prompt is None or prompt == "-" or attached.strip() else text
 
 
 def answer_once(chat: Conversation, screen: Screen, prompt: str, output: Output) -> int:
@@ -155,22 +129,3 @@ class _Listener:
         """End the last line."""
         if self._writer is not None:
             self._writer.close()
-
-
-def _argument(prompt: str) -> str:
-    try:
-        prompt.encode("utf-8")
-    except UnicodeEncodeError:
-        raise UsageError("the prompt is not valid UTF-8", remedy="check the encoding of your terminal") from None
-    return prompt
-
-
-def _text_of(stdin: BinaryIO) -> str:
-    content = stdin.read()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"stdin is not valid UTF-8 (byte {error.start + 1:,} of {len(content):,})",
-            remedy="iconv -f LATIN1 -t UTF-8 FILE | padlite chat …",
-        ) from error

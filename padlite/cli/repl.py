@@ -97,7 +97,7 @@ class Repl:
             if outcome is None:
                 return "", False
             if outcome.events is not None:
-                return self._answer(outcome.events, line), False
+                return self._answer(outcome.events, line, replaced=outcome.replaced), False
         except ContextFullError as error:
             self._screen.error(error)
             self._screen.note("/undo, /clear or /set overflow=drop-oldest makes room; your text is in the line again.")
@@ -107,7 +107,7 @@ class Repl:
             return "", False
         return outcome.typed, outcome.leave
 
-    def _answer(self, events: Iterator[Event], line: str) -> str:
+    def _answer(self, events: Iterator[Event], line: str, *, replaced: str | None = None) -> str:
         """Show the answer; return *line* if it was stopped before its first word."""
         writer = answer_writer(self._screen.answers)
         self._screen.answers.file.flush()
@@ -120,13 +120,13 @@ class Repl:
                 stop_waiting()
                 with contextlib.suppress(OSError):
                     writer.close()
-        self._remark(answer)
+        self._remark(answer, replaced)
         if self._chat.interrupts.ending is not None:
             self._chat.interrupts.raise_pending()
         self._screen.show()
         return line if answer.finish_reason is FinishReason.CANCELLED and not answer.trace else ""
 
-    def _remark(self, answer: Answer) -> None:
+    def _remark(self, answer: Answer, replaced: str | None) -> None:
         """Say what the answer itself doesn't show."""
         limit = self._chat.session.options.max_tokens
         remarks = {
@@ -137,6 +137,11 @@ class Repl:
         }
         if remark := remarks[answer.finish_reason]:
             self._screen.note(remark)
+        if answer.text == replaced:
+            sampled = self._chat.session.options.temperature > 0
+            self._screen.note(
+                f"(the same answer again; /set {'seed=none' if sampled else 'temperature=0.8'} varies it)"
+            )
         if answer.fallbacks:
             self._screen.warn(fallback_line(answer.fallbacks))
 

@@ -14,9 +14,13 @@ from padlite.session import Event
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What follows a command: an answer to decode, leaving, or just the next prompt (with *typed* already in it)."""
+    """What follows a command: an answer to decode, leaving, or just the next prompt (with *typed* already in it).
+
+    *replaced* is the answer that the new one takes the place of.
+    """
 
     events: Iterator[Event] | None = None
+    replaced: str | None = None
     leave: bool = False
     typed: str = ""
 

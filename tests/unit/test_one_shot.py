@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from padlite.cli.asked import Output, read_prompt
 from padlite.cli.chat import Overrides, apply
-from padlite.cli.one_shot import Output, answer_once, as_json, read_prompt
+from padlite.cli.one_shot import answer_once, as_json
 from padlite.errors import ContextFullError, UsageError
 from padlite.options import OverflowPolicy
 from padlite.profile import Profile

@@ -291,3 +291,9 @@ def test_the_status_line_fits_and_leaves_out_the_least_important_first() -> None
     assert status_line(status, 45) == "friendly +0.8 witty -0.2 · context 25%"
     for width in range(1, 100):
         assert len(status_line(status, width)) <= width
+
+
+def test_the_same_answer_again_says_what_varies_it(tmp_path: Path) -> None:
+    chat = stage(tmp_path)
+    talk(chat, "hi", "/regen")
+    assert "(the same answer again; /set temperature=0.8 varies it)" in chat.notes

@@ -171,5 +171,6 @@ def _limits(evaluation: Evaluation) -> str:
         f"- It often answers another question than the one asked: exactly the reference answer {match}.\n"
         "- Styles were learned from short answers; caring, friendly and professional overlap in them.\n"
         "- Its answer to thoughts of suicide names a US telephone line, as its text does. It is no help in need.\n"
-        "- Conversations beyond a few hundred tokens were rare in training."
+        "- Conversations beyond a few hundred tokens were rare in training.\n"
+        "- The guidance strength was chosen after looking at these held-out figures, so they are slightly optimistic."
     )

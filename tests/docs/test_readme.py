@@ -156,3 +156,12 @@ def test_the_model_that_the_readme_promises_is_there() -> None:
 def test_marked_blocks_are_the_kinds_that_the_tests_know() -> None:
     kinds = {"run", "run: output", "profile", "ci: install", "ci: test", "ci: training", "ci: checks"}
     assert {block.marker for document in DOCUMENTS for block in blocks(document)} - {""} <= kinds
+
+
+def test_the_installation_page_explains_every_dependency() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = {re.match(r"[\w-]+", requirement)[0] for requirement in project["dependencies"]}  # type: ignore[index]
+    page = (REPOSITORY / "docs" / "install.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"\| package \| why it is there \|\n\|---\|---\|\n((?:\|.*\n)+)", page)
+    listed = {name for row in table.splitlines() for name in row.split("|")[1].strip().split(", ")}
+    assert listed == names

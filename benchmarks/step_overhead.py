@@ -102,12 +102,11 @@ def _compare(chat: OpenChat, bare: BareLoop, prompt: list[int], *, tokens: int, 
         if round_ == WARM_UP:
             times = _Times()
         if round_ % 2:
-            seconds, length = _guided(chat, tokens)
-            times.bare_s.append(_bare(bare, prompt, length))
+            times.guided_s.append(_guided(chat, tokens))
+            times.bare_s.append(bare.run(prompt, tokens).seconds / (tokens - 1))
         else:
-            times.bare_s.append(_bare(bare, prompt, tokens))
-            seconds, _ = _guided(chat, tokens)
-        times.guided_s.append(seconds)
+            times.bare_s.append(bare.run(prompt, tokens).seconds / (tokens - 1))
+            times.guided_s.append(_guided(chat, tokens))
         decoding, sampling = bare.parts(prompt, tokens)
         times.laps.setdefault("llama_decode", []).extend(decoding)
         times.laps.setdefault("greedy sampler", []).extend(sampling)
@@ -116,8 +115,8 @@ def _compare(chat: OpenChat, bare: BareLoop, prompt: list[int], *, tokens: int, 
     return times
 
 
-def _guided(chat: OpenChat, count: int) -> tuple[float, int]:
-    """Answer once through the session; return seconds per token, and how many tokens there were."""
+def _guided(chat: OpenChat, count: int) -> float:
+    """Answer once through the session, *count* tokens long; return seconds per token after the first."""
     session = chat.session
     session.clear()
     times = []
@@ -125,14 +124,8 @@ def _guided(chat: OpenChat, count: int) -> tuple[float, int]:
         if isinstance(event, Token):
             times.append(time.perf_counter())
             if len(times) == count:
-                break
-    if len(times) < 2:
-        raise RuntimeError("the model ended its answer at once: no time per token")
-    return (times[-1] - times[0]) / (len(times) - 1), len(times)
-
-
-def _bare(bare: BareLoop, prompt: list[int], count: int) -> float:
-    return bare.run(prompt, count).seconds / (count - 1)
+                return (times[-1] - times[0]) / (count - 1)
+    raise RuntimeError(f"the answer ended after {len(times)} tokens: too short to measure {count}")
 
 
 @contextmanager

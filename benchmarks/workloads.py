@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 from padlite.bundle import find_bundle
-
 from padlite.profile import Profile
 from padlite_training.random_head import write_random_head
 from padlite_training.random_llama import LLAMA_135M, write_random_llama
@@ -23,7 +22,7 @@ Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json
 
 EIGHT = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta")
 CANDIDATES = 10
-PROMPT = "Tell me a long story about a fisherman, his three daughters and the lighthouse on the cliff."
+PROMPT = "Tell me a story."
 MODELS = ("random-135m", "padlite-tiny")
 
 

@@ -162,13 +162,14 @@ def decide(
     candidates = top_k(logits, options.candidates)
     base_logits = logits[candidates]
     weights, beta = guidance.weights, guidance.strength
-    features = no_rewards = np.zeros((len(candidates), len(weights)), dtype=np.float32)
-    if reward is not None and beta != 0.0 and weights.any():
+    features, fallback = None, False
+    if reward is not None and beta != 0.0 and np.count_nonzero(weights):
         features = reward.features(
             Step(context=context, candidates=candidates, base_logits=base_logits, hidden=state.hidden)
         )
-    if fallback := not np.isfinite(features).all():
-        features, beta = no_rewards, 0.0
+        fallback = bool(np.count_nonzero(np.isfinite(features)) < features.size)
+    if features is None or fallback:
+        features, beta = np.zeros((len(candidates), len(weights)), dtype=np.float32), 0.0
     scores = combine(base_logits, features, weights, beta)
     draw = rng.random() if options.temperature > 0.0 else 0.0
     return TokenTrace(
@@ -177,7 +178,7 @@ def decide(
         features=features,
         push=weights * np.float32(beta),
         chosen=_pick(scores, options, draw),
-        base_choice=_pick(base_logits, options, draw),
+        base_choice=_pick(base_logits, options, draw) if options.temperature > 0.0 else 0,
         fallback=fallback,
     )
 

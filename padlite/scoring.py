@@ -5,6 +5,7 @@ written to. Candidates come best first; equal logits are ordered by token id, lo
 minus infinity. Knows no model, no text and no person.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,7 +27,7 @@ def top_k(logits: FloatArray, k: int) -> TokenArray:
     rows = size // _COLUMNS
     if size < _SMALL or k * 4 > _COLUMNS:
         return _stable_best(logits, k)
-    maxima = logits[: rows * _COLUMNS].reshape(rows, _COLUMNS).max(axis=0)
+    maxima = np.maximum.reduce(logits[: rows * _COLUMNS].reshape(rows, _COLUMNS), axis=0)
     maxima.partition(_COLUMNS - k)
     ids = (logits >= maxima[_COLUMNS - k]).nonzero()[0]
     if len(ids) < k:  # NaN among the logits
@@ -42,10 +43,10 @@ def _stable_best(logits: FloatArray, k: int) -> TokenArray:
 
 def log_normalizer(logits: FloatArray, scratch: FloatArray) -> float:
     """Return log Σ exp(logits), which turns *logits* (V,) into log-probabilities; *scratch* (V,) is overwritten."""
-    peak = float(logits.max())
-    np.subtract(logits, np.float32(peak), out=scratch)
+    peak = np.maximum.reduce(logits)
+    np.subtract(logits, peak, out=scratch)
     np.exp(scratch, out=scratch)
-    return peak + float(np.log(scratch.sum()))
+    return float(peak) + math.log(np.add.reduce(scratch))
 
 
 def penalize_repetition(logits: FloatArray, recent: Sequence[int], penalty: float) -> FloatArray:

@@ -226,6 +226,7 @@ class LlamaModel:
         self._many = llama_cpp.llama_batch_init(self._batch_size, 0, 1)
         self._one = llama_cpp.llama_batch_init(1, 0, 1)
         self._one.n_tokens, self._one.n_seq_id[0], self._one.logits[0] = 1, 1, 1
+        self._gives_hidden = False
         self._logits_view: tuple[int, FloatArray] = (0, _EMPTY)
         self._hidden_view: tuple[int, FloatArray] = (0, _EMPTY)
 
@@ -265,7 +266,7 @@ class LlamaModel:
         self._truncate(sequence, shared)
         cached = self._cached[sequence]
         self._cancelled = cancelled or _never
-        llama_cpp.llama_set_embeddings(self._context, False)
+        self._output_hidden(False)
         llama_cpp.llama_set_abort_callback(self._context, self._abort, _NO_DATA)
         try:
             while len(cached) < len(tokens) - 1:
@@ -279,7 +280,7 @@ class LlamaModel:
         cached = self._cached.setdefault(sequence, [])
         batch = self._one
         batch.token[0], batch.pos[0], batch.seq_id[0][0] = token, len(cached), sequence
-        llama_cpp.llama_set_embeddings(self._context, self._hidden_states)
+        self._output_hidden(self._hidden_states)
         self._check(llama_cpp.llama_decode(self._context, batch))
         cached.append(token)
         self.evaluated_tokens += 1
@@ -370,6 +371,12 @@ class LlamaModel:
             raise BackendError(
                 f"llama.cpp failed to evaluate a token (code {code}): {_reason()}", remedy="run `padlite doctor`"
             )
+
+    def _output_hidden(self, wanted: bool) -> None:
+        """Say whether the next evaluation gives hidden states; only on a change, because llama.cpp logs the call."""
+        if wanted is not self._gives_hidden:
+            llama_cpp.llama_set_embeddings(self._context, wanted)
+            self._gives_hidden = wanted
 
     def _logits(self) -> FloatArray:
         address = _logits_address(self._context, -1)

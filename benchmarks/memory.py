@@ -103,11 +103,11 @@ def _peak_in_terminal_mb(command: list[str]) -> float:
     """Type the prompt into *command* in a pseudo-terminal, wait for the answer, leave, and return the peak."""
     import pexpect
 
-    child = pexpect.spawn(command[0], command[1:], dimensions=(40, 100), timeout=120, encoding="utf-8")
+    child = pexpect.spawn(command[0], command[1:], dimensions=(40, 200), timeout=120, encoding="utf-8")
     watch = _Watch(child.pid)
     child.expect_exact("›")
     child.send(f"{PROMPT}\r")
-    child.expect_exact("tok/s")  # in the status line, after the answer
+    child.expect_exact("tok/s")  # in the status line after the answer, where it is wide enough
     child.sendcontrol("d")
     child.expect(pexpect.EOF)
     child.close()

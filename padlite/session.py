@@ -4,6 +4,7 @@ Turns messages into prompts, keeps the person's weights and options, and reports
 Knows the models only through `padlite.seams`; knows no file, no store and no terminal.
 """
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -229,13 +230,23 @@ class Session:
         self.last = self._used = None
 
     def restore(self, messages: Sequence[Message]) -> None:
-        """Go on from *messages*; with the ids they carry, exactly as the conversation they come from would have."""
-        self._messages = list(messages)
+        """Go on from *messages*; with the ids they carry, exactly as the conversation they come from would have.
+
+        Ids that don't spell the message to this model (another one generated them) are left out, so its text counts.
+        """
+        self._messages = [m if self._spells(m) else dataclasses.replace(m, tokens=()) for m in messages]
         self.last = self._used = None
 
     def describe_token(self, token: int) -> str:
         """Return the text of one token id, for display."""
         return self._tokenizer.piece(token).decode("utf-8", "replace")
+
+    def _spells(self, message: Message) -> bool:
+        """Tell whether the ids that *message* carries are this model's way of saying it."""
+        if not all(0 <= token < self._base.vocabulary_size for token in message.tokens):
+            return False
+        pieces = b"".join(self._tokenizer.piece(token) for token in message.tokens)
+        return pieces.decode("utf-8", "replace") == message.content
 
     def _last_user(self) -> int:
         for at in range(len(self._messages) - 1, -1, -1):

@@ -213,6 +213,16 @@ def test_an_unknown_dimension_names_the_near_one_and_lists_all() -> None:
         session.set_weight("witty", float("nan"))
 
 
+@pytest.mark.parametrize("ids", [(25, 5), (25, 5, 19, 19), (25, 9999, 19), (-1, 5, 19)])
+def test_kept_ids_that_mean_other_words_to_this_model_are_not_used(ids: tuple[int, ...]) -> None:
+    session = saying("yes")
+    session.restore([Message(role="user", content="hi"), Message(role="assistant", content="yes", tokens=ids)])
+    assert session.messages[-1] == Message(role="assistant", content="yes")
+    assert answer(session.say("go on")).text == "yes"
+    prompt = session._base.cached[0]  # type: ignore[attr-defined]
+    assert LETTERS.encode("yes", special=False) == prompt[6:9]
+
+
 def test_restored_messages_without_ids_are_tokenized_again() -> None:
     session = saying("yes")
     session.restore([Message(role="user", content="hi"), Message(role="assistant", content="ok")])

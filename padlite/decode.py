@@ -174,7 +174,7 @@ def decide(
     draw = rng.random() if options.temperature > 0.0 else 0.0
     return TokenTrace(
         candidates=candidates,
-        base_scores=base_logits - np.float32(log_normalizer(state.logits, scratch)),
+        base_scores=base_logits - np.float32(log_normalizer(logits, scratch)),
         features=features,
         push=weights * np.float32(beta),
         chosen=_pick(scores, options, draw),

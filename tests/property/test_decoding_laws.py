@@ -126,6 +126,13 @@ def test_only_what_the_filters_kept_is_ever_drawn(
     assert distribution(scores, temperature=temperature, top_p=top_p, min_p=min_p)[chosen] > 0
 
 
+@given(st.integers(0, 2**31), st.sampled_from([0.5, 1.0, 1.5, 4.0]))
+def test_base_scores_are_log_probabilities_with_and_without_a_repetition_penalty(seed: int, penalty: float) -> None:
+    logits = (np.random.default_rng(seed).normal(size=30) * 3).astype(np.float32)
+    trace = run(logits, None, [], candidates=30, repetition_penalty=penalty)
+    assert np.exp(trace.base_scores).sum() == pytest.approx(1.0, abs=1e-4)
+
+
 def test_seeded_draws_fit_the_softmax() -> None:
     scores = np.log(np.array([0.5, 0.3, 0.15, 0.05], dtype=np.float32))
     draws = np.random.default_rng(7).random(20_000)

@@ -11,7 +11,7 @@ from pathlib import Path
 from padlite.backends.llama import LlamaModel
 from padlite.backends.onnx import OnnxHead
 from padlite.bundle import Bundle, find_bundle, verify
-from padlite.errors import BackendError, UsageError
+from padlite.errors import BackendError
 from padlite.options import DecodingOptions, EngineOptions
 from padlite.profile import Profile, check_dimensions
 from padlite.session import Session
@@ -39,16 +39,11 @@ class OpenChat:
     base: LlamaModel
     reward: OnnxHead | None
     template: ChatTemplate
-    profile: Profile
 
     @property
     def model_name(self) -> str:
         """The bundle's name, or the file name of a bare GGUF."""
         return self.source.name
-
-    def new_session(self, *, sequence: int = 0) -> Session:
-        """Return another conversation as the profile wants it, on the same models and a *sequence* of its own."""
-        return _session(self.base, self.reward, self.template, self.profile, self.source, sequence=sequence)
 
 
 def find_source(profile: Profile, *, paths: Paths | None = None) -> Source:
@@ -81,8 +76,17 @@ def open_chat(profile: Profile, *, device: str = "auto", paths: Paths | None = N
         template = chat_template(base)
         if reward is not None:
             require_same_base(reward, base)
-        session = _session(base, reward, template, profile, source, sequence=0)
-        yield OpenChat(session=session, source=source, base=base, reward=reward, template=template, profile=profile)
+        session = Session(
+            base=base,
+            tokenizer=base.tokenizer,
+            template=template,
+            reward=reward,
+            weights=profile.preferences,
+            options=profile.decoding_options(source.defaults),
+            system=profile.system_text(),
+            overflow=profile.overflow,
+        )
+        yield OpenChat(session=session, source=source, base=base, reward=reward, template=template)
 
 
 def chat_template(base: LlamaModel) -> ChatTemplate:
@@ -114,31 +118,4 @@ def _engine_options(profile: Profile, source: Source, reward: OnnxHead | None) -
         threads=profile.threads,
         gpu_layers=profile.gpu_layers,
         hidden_states=reward is not None,
-    )
-
-
-def _session(
-    base: LlamaModel,
-    reward: OnnxHead | None,
-    template: ChatTemplate,
-    profile: Profile,
-    source: Source,
-    *,
-    sequence: int,
-) -> Session:
-    if reward is None and profile.preferences:
-        raise UsageError(
-            f"{source.name} has no reward model, so preferences have no effect",
-            remedy='remove [preferences] from the profile, or name a reward model with reward = "…"',
-        )
-    return Session(
-        base=base,
-        tokenizer=base.tokenizer,
-        template=template,
-        reward=reward,
-        weights=profile.preferences,
-        options=profile.decoding_options(source.defaults),
-        system=profile.system_text(),
-        overflow=profile.overflow,
-        sequence=sequence,
     )

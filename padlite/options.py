@@ -17,6 +17,9 @@ class OverflowPolicy(StrEnum):
     DROP_OLDEST = "drop-oldest"
 
 
+LARGEST_WEIGHT = 10.0  # of a preference, either way; from -1 to 1 by convention
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodingOptions:
     """One answer's settings.

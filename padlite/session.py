@@ -15,7 +15,7 @@ import numpy as np
 
 from padlite.decode import End, FinishReason, Guidance, Token, decode
 from padlite.errors import ContextFullError, PadliteError, UsageError, did_you_mean
-from padlite.options import DecodingOptions, OverflowPolicy
+from padlite.options import LARGEST_WEIGHT, DecodingOptions, OverflowPolicy
 from padlite.prompt import prompt_tokens
 from padlite.seams import BaseModel, Dimension, RewardModel, Tokenizer
 from padlite.template import ChatTemplate, Message
@@ -24,7 +24,6 @@ __all__ = [
     "Answer", "Dropped", "Event", "FinishReason", "Finished", "Message", "Session", "Timings", "Token", "Usage",
 ]  # fmt: skip
 
-_WEIGHT_LIMIT = 10.0
 _ANSWER_ROOM = 128  # tokens kept free for an answer whose length is not limited, at most a quarter of the context
 _KEEP_AFTER_DROP = 0.75  # of the context: dropping a little more than needed keeps it from happening at every turn
 
@@ -183,9 +182,9 @@ class Session:
         if name not in names:
             listed = ", ".join(names) or "none, because no reward model is loaded"
             raise UsageError(f"unknown dimension {name!r}{did_you_mean(name, names)}", remedy=f"use one of: {listed}")
-        if not math.isfinite(value) or abs(value) > _WEIGHT_LIMIT:
+        if not math.isfinite(value) or abs(value) > LARGEST_WEIGHT:
             raise UsageError(
-                f"the weight of {name} must be a number from -{_WEIGHT_LIMIT:g} to {_WEIGHT_LIMIT:g}, not {value!r}",
+                f"the weight of {name} must be a number from -{LARGEST_WEIGHT:g} to {LARGEST_WEIGHT:g}, not {value!r}",
                 remedy=f"{name}=0.5",
             )
         weights = self._guidance.weights.copy()
@@ -202,9 +201,7 @@ class Session:
         Raises UsageError for an empty message and ContextFullError when it doesn't fit, both before any event and with
         the conversation unchanged. A cancelled or abandoned answer is kept as far as it was said.
         """
-        if not text.strip():
-            raise UsageError("the message is empty", remedy="write something")
-        yield from self._answer([*self._messages, Message(role="user", content=text)])
+        yield from self._answer([*self._messages, _said(text)])
 
     def regenerate(self) -> Iterator[Event]:
         """Yield the events of another answer to the last message, in place of the last answer."""
@@ -212,9 +209,7 @@ class Session:
 
     def edit(self, text: str) -> Iterator[Event]:
         """Yield the events of the answer to *text* said in place of the last message."""
-        if not text.strip():
-            raise UsageError("the message is empty", remedy="write something")
-        yield from self._answer([*self._messages[: self._last_user()], Message(role="user", content=text)])
+        yield from self._answer([*self._messages[: self._last_user()], _said(text)])
 
     def undo(self) -> bool:
         """Forget the last message and its answer; false if there is none."""
@@ -329,6 +324,13 @@ class Session:
             f"the conversation has {size:,} tokens, but only {limit:,} of {self.context_length:,} are free for it",
             remedy='shorten it, start a new one, or set overflow = "drop-oldest" under [context] in the profile',
         )
+
+
+def _said(text: str) -> Message:
+    """Return *text* as the person's turn. Raises UsageError if there is nothing in it."""
+    if not text.strip():
+        raise UsageError("the message is empty", remedy="write something")
+    return Message(role="user", content=text)
 
 
 def _exchanges(messages: Sequence[Message]) -> int:

@@ -14,6 +14,7 @@ from padlite.cli.failures import one_line
 from padlite.cli.groups import SuggestingGroup
 from padlite.cli.profile_view import LABEL_WIDTH, as_record, bar, facts, in_a_line, indented
 from padlite.errors import NotFoundError, ProfileError, UsageError
+from padlite.options import LARGEST_WEIGHT
 from padlite.profile import (
     DEFAULT_MODEL,
     DEFAULT_PROFILE,
@@ -28,7 +29,6 @@ from padlite.profile import (
     write_profile,
 )
 from padlite.profile.keys import PREFERENCES, resolve_key
-from padlite.profile.reading import LARGEST_WEIGHT
 from padlite.profile.record import Named
 from padlite.profile.writing import ProfileValue, parse_value
 

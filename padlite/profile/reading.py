@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import cast
 
 from padlite.errors import ProfileError, UsageError, did_you_mean
-from padlite.options import DecodingOptions, EngineOptions, OverflowPolicy
+from padlite.options import LARGEST_WEIGHT, DecodingOptions, EngineOptions, OverflowPolicy
 from padlite.profile.keys import (
     PREFERENCES,
     SECTIONS,
@@ -29,7 +29,6 @@ from padlite.profile.keys import (
 from padlite.profile.lines import line_of_key
 from padlite.profile.record import DEFAULT_MODEL, Decoding, Profile
 
-LARGEST_WEIGHT = 10.0
 LARGEST_FILE = 1 << 20
 _KINDS: tuple[tuple[type, str], ...] = (
     (bool, "true or false"),  # before int: a bool is one

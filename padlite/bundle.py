@@ -7,7 +7,6 @@ Knows nothing of what is inside the model files.
 
 import hashlib
 import logging
-import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +21,7 @@ from padlite import settings
 from padlite.errors import BackendError, NotFoundError, did_you_mean
 from padlite.seams import Dimension
 from padlite.strict_toml import StrictTable
+from padlite.whole_files import write_whole
 
 MANIFEST = "bundle.toml"
 SCHEMA = 1
@@ -213,7 +213,7 @@ def write_manifest(
     document.add("files", _tables(_describe(folder / each) for each in listed))
     if training:
         document.add("training", tomlkit.item(dict(training)))
-    _replace(folder / MANIFEST, tomlkit.dumps(document).encode())
+    write_whole(folder / MANIFEST, tomlkit.dumps(document).encode())
     return load_bundle(folder)
 
 
@@ -278,13 +278,3 @@ def _tables(entries: Iterable[Mapping[str, object]]) -> AoT:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Put *content* in place, complete under another name first."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -11,7 +11,6 @@ n states, k candidates, m dimensions. Knows nothing of ONNX Runtime; `onnx_head_
 
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import numpy.typing as npt
 from padlite.backends import onnx_schema as onnx
 from padlite.errors import UsageError
 from padlite.seams import Dimension, FloatArray
+from padlite.whole_files import write_whole
 
 SCHEMA = "1"
 OPSET = 21
@@ -179,19 +179,10 @@ def _write_files(path: Path, graph: bytes, data: bytes) -> None:
     """Put *data* and then *graph* in place, each complete under another name first."""
     beside = path.with_name(path.name + ".data")
     if data:
-        _replace(beside, data)
-    _replace(path, graph)
+        write_whole(beside, data)
+    write_whole(path, graph)
     if not data:
         beside.unlink(missing_ok=True)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _to_json(value: object) -> str:

@@ -14,6 +14,8 @@ from typing import Self
 
 import llama_cpp
 
+from padlite.backends.llama import may_repack
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BareRun:
@@ -30,6 +32,7 @@ class BareLoop:
         llama_cpp.llama_backend_init()
         model_parameters = llama_cpp.llama_model_default_params()
         model_parameters.n_gpu_layers = 999 if llama_cpp.llama_supports_gpu_offload() else 0
+        model_parameters.use_extra_bufts = may_repack()
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), model_parameters)
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx = context_length

@@ -64,6 +64,15 @@ def system_info() -> str:
     return str(llama_cpp.llama_print_system_info().decode("utf-8", "replace")).strip()
 
 
+def may_repack(info: str | None = None) -> bool:
+    """Tell whether weights may be laid out anew for faster products: not where llama.cpp's line of features has AMX.
+
+    Its AMX code stops the process with a segmentation fault in many builds: compilers before GCC 12.4 and 13.3 drop
+    part of the tile configuration that it writes (GCC bug 114098). The same switch covers all layouts.
+    """
+    return "AMX_INT8 = 1" not in (system_info() if info is None else info)
+
+
 def version() -> str:
     """Return the version of llama-cpp-python."""
     return str(llama_cpp.__version__)
@@ -190,6 +199,7 @@ class LlamaModel:
             _recent_lines.clear()
             parameters = llama_cpp.llama_model_default_params()
             parameters.n_gpu_layers = layers
+            parameters.use_extra_bufts = may_repack()
             model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
             if model is None:
                 continue

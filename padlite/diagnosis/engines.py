@@ -104,6 +104,8 @@ def judge_llama(build: LlamaBuild, processor: frozenset[str]) -> Finding:
     lacking = sorted(_instruction_sets(build.features) - processor) if processor else []
     unused = [name for name in DECISIVE if name in processor and name not in build.features]
     text = f"llama-cpp-python {build.version}, built with {' '.join(sorted(build.features)) or 'nothing special'}"
+    if "AMX_INT8" in build.features:
+        text += "; AMX is left unused, because llama.cpp's code for it crashes in many builds"
     status, remedy = Status.OK, ""
     if lacking and known:
         status, remedy = Status.FAIL, f"compile it for this machine: {_COMPILE}"

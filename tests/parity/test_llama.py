@@ -7,7 +7,7 @@ import llama_cpp
 import numpy as np
 import pytest
 
-from padlite.backends.llama import LlamaModel
+from padlite.backends.llama import LlamaModel, may_repack
 from padlite.decode import Guidance, Token, decode
 from padlite.errors import BackendError, ContextFullError, DecodingCancelled, NotFoundError
 from padlite.options import DecodingOptions
@@ -25,7 +25,9 @@ def base(random_base: Path) -> Iterator[LlamaModel]:
 
 def own_greedy(path: Path, prompt: list[int], count: int) -> list[int]:
     """llama.cpp's own loop with its own greedy sampler."""
-    model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+    of_model = llama_cpp.llama_model_default_params()
+    of_model.use_extra_bufts = may_repack()
+    model = llama_cpp.llama_model_load_from_file(str(path).encode(), of_model)
     parameters = llama_cpp.llama_context_default_params()
     parameters.n_ctx = 512
     context = llama_cpp.llama_init_from_model(model, parameters)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from padlite.backends.llama import may_repack
 from padlite.diagnosis import would_chat
 from padlite.diagnosis.chat import Speed, judge_speed, measure_speed
 from padlite.diagnosis.engines import (
@@ -96,6 +97,13 @@ def test_a_build_for_another_processor_would_crash() -> None:
 
 def test_a_processor_nothing_is_known_about_is_given_the_benefit_of_the_doubt() -> None:
     assert judge_llama(BUILD, frozenset()).status is Status.OK
+
+
+def test_a_build_with_amx_is_used_without_it():
+    finding = judge_llama(dataclasses.replace(BUILD, features=BUILD.features | {"AMX_INT8"}), LAPTOP.features)
+    assert "AMX is left unused" in finding.text
+    assert not may_repack("CPU : AVX2 = 1 | AMX_INT8 = 1 | REPACK = 1 |")
+    assert may_repack("CPU : AVX2 = 1 | REPACK = 1 |")
 
 
 @pytest.mark.parametrize(

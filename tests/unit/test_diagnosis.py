@@ -99,7 +99,7 @@ def test_a_processor_nothing_is_known_about_is_given_the_benefit_of_the_doubt() 
     assert judge_llama(BUILD, frozenset()).status is Status.OK
 
 
-def test_a_build_with_amx_is_used_without_it():
+def test_a_build_with_amx_is_used_without_it() -> None:
     finding = judge_llama(dataclasses.replace(BUILD, features=BUILD.features | {"AMX_INT8"}), LAPTOP.features)
     assert "AMX is left unused" in finding.text
     assert not may_repack("CPU : AVX2 = 1 | AMX_INT8 = 1 | REPACK = 1 |")

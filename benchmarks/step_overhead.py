@@ -159,7 +159,7 @@ def _profiled_answer(chat: OpenChat, prompt: list[int], count: int, lap: Callabl
         base_logits = state.logits[candidates]
         lap("top-k")
         features = reward.features(
-            Step(context=context, candidates=candidates, base_logits=base_logits, hidden=state.hidden)
+            Step(context=context, candidates=candidates, base_logits=base_logits, hidden=state.hidden, weights=weights)
         )
         lap("reward head")
         fallback = not np.isfinite(features).all()

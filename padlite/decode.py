@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from padlite.errors import DecodingCancelled
+from padlite.errors import ContextFullError, DecodingCancelled
 from padlite.options import DecodingOptions
 from padlite.scoring import choose, combine, log_normalizer, penalize_repetition, top_k
 from padlite.seams import BaseModel, BaseState, FloatArray, RewardModel, Step, TokenArray, Tokenizer
@@ -122,7 +122,13 @@ def decode(
         return
     reason = FinishReason.CANCELLED
     while not cancelled():
-        trace = decide(state, reward, context, options=options, guidance=guidance, rng=rng, scratch=scratch)
+        try:
+            trace = decide(state, reward, context, options=options, guidance=guidance, rng=rng, scratch=scratch)
+        except DecodingCancelled:  # a reward catching up with the conversation
+            break
+        except ContextFullError:  # the reward's own context, whose prompt is longer
+            reason = FinishReason.CONTEXT
+            break
         token = int(trace.candidates[trace.chosen])
         if tokenizer.is_end(token):
             reason = FinishReason.STOP
@@ -161,11 +167,14 @@ def decide(
     logits = penalize_repetition(state.logits, recent, options.repetition_penalty)
     candidates = top_k(logits, options.candidates)
     base_logits = logits[candidates]
+    own_logits = base_logits if logits is state.logits else state.logits[candidates]
+    # Before the rewards: they may step the engine, in whose memory the logits lie.
+    base_scores = base_logits - np.float32(log_normalizer(logits, scratch))
     weights, beta = guidance.weights, guidance.strength
     features, fallback = None, False
     if reward is not None and beta != 0.0 and np.count_nonzero(weights):
         features = reward.features(
-            Step(context=context, candidates=candidates, base_logits=base_logits, hidden=state.hidden)
+            Step(context=context, candidates=candidates, base_logits=own_logits, hidden=state.hidden, weights=weights)
         )
         fallback = bool(np.count_nonzero(np.isfinite(features)) < features.size)
     if features is None or fallback:
@@ -174,7 +183,7 @@ def decide(
     draw = rng.random() if options.temperature > 0.0 else 0.0
     return TokenTrace(
         candidates=candidates,
-        base_scores=base_logits - np.float32(log_normalizer(logits, scratch)),
+        base_scores=base_scores,
         features=features,
         push=weights * np.float32(beta),
         chosen=_pick(scores, options, draw),

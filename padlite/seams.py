@@ -16,6 +16,18 @@ TokenArray: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn: *role* is ``system``, ``user`` or ``assistant``.
+
+    *tokens* are the ids of an answer as they were generated, so that a conversation goes on from exactly these.
+    """
+
+    role: str
+    content: str
+    tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BaseState:
     """What the base model knows after its last token: *logits* (V,) and the *hidden* state (d,).
 
@@ -32,13 +44,16 @@ class Step:
     """One decision as a reward model sees it.
 
     *context* are the token ids so far (prompt and answer), *candidates* (k,) the base model's best, best first,
-    *base_logits* (k,) their logits, *hidden* (d,) the base model's last hidden state.
+    *base_logits* (k,) their logits as the base gave them, before any penalty, *hidden* (d,) the base model's last
+    hidden state: a view, gone when the engine is called. *weights* (m,) say which dimensions are wanted: one that
+    weighs 0 need not be computed, and what its feature is then doesn't matter if only it is finite.
     """
 
     context: Sequence[int]
     candidates: TokenArray
     base_logits: FloatArray
     hidden: FloatArray
+    weights: FloatArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +92,10 @@ class BaseModel(Protocol):
         """Append one token to *sequence* and return the state after it; ContextFullError when there is no room."""
         ...
 
+    def fork(self, source: int, target: int) -> None:
+        """Make sequence *target* a copy of *source*: nothing is evaluated."""
+        ...
+
 
 class Tokenizer(Protocol):
     """Text to token ids of the base model and back."""
@@ -105,11 +124,31 @@ class Tokenizer(Protocol):
 
 
 class RewardModel(Protocol):
-    """Scores candidates in each dimension."""
+    """Scores candidates in each dimension.
+
+    One that keeps a state (a cache of its own) belongs to one conversation; a reward head keeps none and may be shared.
+    """
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]: ...
 
+    @property
+    def reserved_tokens(self) -> int:
+        """Tokens of the base's context that its own prompt needs on top of the base's, at most; 0 for a head."""
+        ...
+
+    def begin(self, messages: Sequence[Message], prompt: Sequence[int], cancelled: Callable[[], bool]) -> None:
+        """Note that an answer to *messages* (the system message first) begins, whose base context is *prompt*.
+
+        Evaluates nothing: that waits for `features`, as nobody may ask. The conversation may have gone on, gone back or
+        be another one. *cancelled* tells whether the answer was stopped, until the next call.
+        """
+        ...
+
     def features(self, step: Step) -> FloatArray:
-        """Return the reward of each candidate in each dimension, (k, m), in nats at guidance strength 1."""
+        """Return the reward of each candidate in each dimension, (k, m), in nats at guidance strength 1.
+
+        Called for tokens in order, but not for all: a weight may turn from 0 in mid-answer. May call the engine, so
+        views into its memory are gone afterwards. Raises DecodingCancelled, and ContextFullError when there is no room.
+        """
         ...

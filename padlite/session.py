@@ -142,8 +142,8 @@ class Session:
 
     @property
     def context_length(self) -> int:
-        """Tokens that fit."""
-        return self._base.context_length
+        """Tokens that fit, beside what the reward model needs for a prompt of its own."""
+        return self._base.context_length - (self._reward.reserved_tokens if self._reward else 0)
 
     @property
     def context_used(self) -> int:
@@ -249,9 +249,12 @@ class Session:
                 return at
         raise UsageError("nothing was said yet", remedy="write something first")
 
-    def _prompt(self, messages: Sequence[Message]) -> list[int]:
+    def _with_system(self, messages: Sequence[Message]) -> list[Message]:
         system = [Message(role="system", content=self.system)] if self.system.strip() else []
-        return prompt_tokens(self._template, self._tokenizer, [*system, *messages])
+        return [*system, *messages]
+
+    def _prompt(self, messages: Sequence[Message]) -> list[int]:
+        return prompt_tokens(self._template, self._tokenizer, self._with_system(messages))
 
     def _answer(self, messages: list[Message]) -> Iterator[Event]:
         clock = _Clock()
@@ -261,6 +264,8 @@ class Session:
             yield Dropped(turns=_exchanges(messages) - _exchanges(kept))
         before, self._messages, self.last = self._messages, list(kept), None
         answer = _Transcript(prompt_tokens=len(prompt), seed=self._seed(), evaluated=self._base.evaluated_tokens)
+        if self._reward is not None:
+            self._reward.begin(self._with_system(kept), prompt, lambda: self._cancelled)
         events = decode(
             self._base, self._tokenizer, self._reward, prompt,
             options=self._options, guidance=self._guidance, rng=np.random.default_rng(answer.seed),

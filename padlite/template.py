@@ -20,6 +20,9 @@ import jinja2.parser
 import jinja2.sandbox
 
 from padlite.errors import BackendError
+from padlite.seams import Message
+
+__all__ = ["RENDER_LIMIT_S", "ChatTemplate", "Message", "Segment"]
 
 RENDER_LIMIT_S = 2.0
 _MAX_SOURCE = 1 << 20  # characters; the longest templates in use have about 20,000
@@ -27,18 +30,6 @@ _MAX_REPEAT = 1 << 20  # largest string or list that `*` may make
 _OPEN, _CLOSE = "\ue0f2\ue0f0", "\ue0f0\ue0f2"  # private-use marks around a message's words while rendering
 _UNBOUNDED_FILTERS = ("center", "format", "wordwrap", "batch", "slice")
 _PADDING_METHODS = frozenset({"ljust", "rjust", "center", "zfill", "expandtabs", "format", "format_map"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """One turn: *role* is ``system``, ``user`` or ``assistant``.
-
-    *tokens* are the ids of an answer as they were generated, so that a conversation goes on from exactly these.
-    """
-
-    role: str
-    content: str
-    tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from padlite.errors import ContextFullError
-from padlite.seams import BaseState, Dimension, FloatArray, Step
+from padlite.seams import BaseState, Dimension, FloatArray, Message, Step
 
 ALPHABET = "\0abcdefghijklmnopqrstuvwxyz <>|_.\n"
 END = 0
@@ -66,6 +66,10 @@ class TableBase:
         self.evaluated_tokens += 1
         return self._state(sequence)
 
+    def fork(self, source: int, target: int) -> None:
+        """Copy the cache."""
+        self.cached[target] = list(self.cached.get(source, []))
+
     def _state(self, sequence: int) -> BaseState:
         logits = np.asarray(self.rule(self.cached[sequence]), dtype=np.float32)
         return BaseState(logits=logits, hidden=np.zeros(self.hidden_size, dtype=np.float32))
@@ -90,6 +94,15 @@ class FunctionReward:
         self.function = function
         self.dimensions = tuple(Dimension(name=name) for name in names)
         self.calls = 0
+        self.begun: list[tuple[list[tuple[str, str]], list[int]]] = []
+        self.cancelled: Callable[[], bool] = lambda: False
+
+    reserved_tokens = 0
+
+    def begin(self, messages: Sequence[Message], prompt: Sequence[int], cancelled: Callable[[], bool]) -> None:
+        """Remember which answer begins."""
+        self.begun.append(([(message.role, message.content) for message in messages], list(prompt)))
+        self.cancelled = cancelled
 
     def features(self, step: Step) -> FloatArray:
         """Return what the function gives."""

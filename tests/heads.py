@@ -73,4 +73,5 @@ def step(candidates: list[int], *, width: int = D, seed: int = 2) -> Step:
         candidates=np.array(candidates, dtype=np.int64),
         base_logits=np.zeros(count, dtype=np.float32),
         hidden=hidden,
+        weights=np.ones(len(NAMES), dtype=np.float32),
     )

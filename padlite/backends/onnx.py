@@ -5,7 +5,7 @@ buffers save 2 µs of 13 and would hand out arrays that change. Knows nothing of
 of each dimension is decided outside.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,7 +17,7 @@ from padlite.backends.onnx_head import INPUTS, OUTPUT, Probe
 from padlite.backends.onnx_head_reader import HeadInfo, read_head
 from padlite.backends.onnx_runtime import DEVICES, Session, first_line, open_session
 from padlite.errors import BackendError, RewardMismatchError, UsageError
-from padlite.seams import Dimension, FloatArray, Step, TokenArray
+from padlite.seams import Dimension, FloatArray, Message, Step, TokenArray
 
 PROBE_COSINE = 0.95
 
@@ -93,6 +93,11 @@ class OnnxHead:
             raise _mismatch(
                 f"this base thinks differently from its own (cosine of the probe {cosine:.3f}, needed {PROBE_COSINE})"
             )
+
+    reserved_tokens = 0
+
+    def begin(self, messages: Sequence[Message], prompt: Sequence[int], cancelled: Callable[[], bool]) -> None:
+        """Do nothing: a head sees each step by itself."""
 
     def features(self, step: Step) -> FloatArray:
         """Return the reward of each candidate in each dimension, (k, m): a new array, NaN where the head says so.

@@ -20,7 +20,8 @@ from padlite.backends.onnx import OnnxHead
 from padlite.seams import Step
 with OnnxHead.open(Path(sys.argv[1])) as head:
     head.features(Step(context=(), candidates=numpy.arange(3), base_logits=numpy.zeros(3, "f4"),
-                       hidden=numpy.ones(head.hidden_size, "f4")))
+                       hidden=numpy.ones(head.hidden_size, "f4"),
+                       weights=numpy.ones(len(head.dimensions), "f4")))
     print(len(os.listdir("/proc/self/task")) - threads_before)
 """
 

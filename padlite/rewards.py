@@ -1,0 +1,60 @@
+"""Several reward models as one: their features side by side, so that a reward head, sentences and a reward LM add up.
+
+Shapes: k candidates, m dimensions of all together. Knows rewards only through their protocol, and what none of them
+needs to know: which of them are wanted at a token at all.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from padlite.errors import UsageError
+from padlite.seams import Dimension, FloatArray, Message, RewardModel, Step
+
+
+def joined(rewards: Sequence[RewardModel]) -> RewardModel | None:
+    """Return *rewards* as one: None if there are none, a single one as it is.
+
+    Raises UsageError if two have a dimension of the same name.
+    """
+    if len(rewards) > 1:
+        return JoinedRewards(rewards)
+    return rewards[0] if rewards else None
+
+
+class JoinedRewards:
+    """Reward models with their dimensions in a row (`RewardModel` in `padlite.seams`)."""
+
+    def __init__(self, rewards: Sequence[RewardModel]) -> None:
+        self.dimensions: tuple[Dimension, ...] = tuple(each for reward in rewards for each in reward.dimensions)
+        names = [dimension.name for dimension in self.dimensions]
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError(
+                    f"the dimension {name!r} is there twice", remedy="give the one that you added another name"
+                )
+        self._rewards = tuple(rewards)
+        self._ends = np.cumsum([len(reward.dimensions) for reward in rewards])
+
+    @property
+    def reserved_tokens(self) -> int:
+        """What the one with the longest prompt needs."""
+        return max(reward.reserved_tokens for reward in self._rewards)
+
+    def begin(self, messages: Sequence[Message], prompt: Sequence[int], cancelled: Callable[[], bool]) -> None:
+        """Let every reward know that an answer begins."""
+        for reward in self._rewards:
+            reward.begin(messages, prompt, cancelled)
+
+    def features(self, step: Step) -> FloatArray:
+        """Return the rewards of all, (k, m); those with no dimension that weighs anything are not asked and count 0."""
+        features = np.zeros((len(step.candidates), len(self.dimensions)), dtype=np.float32)
+        hidden = step.hidden.copy()  # one reward may step the engine, in whose memory it lies, before another reads it
+        for reward, end in zip(self._rewards, self._ends, strict=True):
+            begin = end - len(reward.dimensions)
+            weights = step.weights[begin:end]
+            if np.count_nonzero(weights):
+                part = dataclasses.replace(step, hidden=hidden, weights=weights)
+                features[:, begin:end] = reward.features(part)
+        return features

@@ -7,6 +7,7 @@ the number of steps that fit into it depends on the machine and on what else it 
 import logging
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,10 +18,14 @@ from padlite_training.corpus import Corpus
 from padlite_training.facts import Progress
 from padlite_training.llama_model import LlamaForTraining, greedy_answer, parameter_count
 from padlite_training.muon import Muon
+from padlite_training.precision import mixed_precision
 from padlite_training.recipe import BaseTraining, ModelShape
 from padlite_training.sampler import ChatWriter, Rows, Sampler
 
 logger = logging.getLogger(__name__)
+
+HiddenStates = Callable[[Tensor, Tensor | None], Tensor]
+"""From tokens (B, T) and an attention mask to hidden states (B, T, d)."""
 
 SAMPLE_QUESTIONS = ("Hello!", "Do you have a favorite movie?", "I am so tired today.", "What is a dog?")
 SAMPLE_SYSTEMS = ("", "Be witty.", "Be caring.")
@@ -41,6 +46,7 @@ class BaseTrainer:
         self.muon = Muon(matrices, weight_decay=plan.weight_decay)
         self.adam = torch.optim.AdamW(others, lr=plan.table_rate, betas=(0.9, 0.95), weight_decay=0.0)
         self.progress = Progress()
+        self.hidden: HiddenStates = torch.compile(self.model.hidden) if plan.compiled else self.model.hidden
 
     def run(self, checkpoint: Path) -> LlamaForTraining:
         """Train until the budget is spent and return the model; goes on from *checkpoint* if it is there."""
@@ -52,12 +58,12 @@ class BaseTrainer:
             small_talk=plan.small_talk, plain_sentence=plan.plain_sentence,
         )  # fmt: skip
         logger.info("%d weights, budget %.0f s", parameter_count(self.model), self.plan.budget_s)
-        last, smooth, saved, shown = time.monotonic(), math.nan, self.progress.elapsed_s, self.progress.elapsed_s
+        watch = _Stopwatch()
+        smooth, saved, shown = math.nan, self.progress.elapsed_s, self.progress.elapsed_s
         while self.progress.elapsed_s < self.plan.budget_s:
             loss = self._step(sampler)
             smooth = loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss
-            now = time.monotonic()
-            self.progress.elapsed_s, last = self.progress.elapsed_s + now - last, now
+            self.progress.elapsed_s += watch.lap()
             if self.progress.elapsed_s - shown > 20:
                 shown = self.progress.elapsed_s
                 self._show(smooth)
@@ -79,7 +85,8 @@ class BaseTrainer:
         long = self.progress.steps % plan.long_row_every == plan.long_row_every - 1
         length = self.model.shape.context_length if long else plan.row_length
         rows = sampler.rows(max(1, plan.batch_tokens // length), length)
-        loss = rows_loss(self.model, rows, separate=not long)
+        with mixed_precision():
+            loss = rows_loss(self.hidden, self.model.table.weight, rows, separate=not long)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.adam.param_groups[0]["params"], 1.0)
         rate = max(0.0, self.rate())
@@ -128,7 +135,25 @@ class BaseTrainer:
         self.progress = Progress(*state["progress"])
 
 
-def rows_loss(model: LlamaForTraining, rows: Rows, *, separate: bool) -> Tensor:
+class _Stopwatch:
+    """Times the steps; one in which the machine slept, or the process was stopped, counts like the others."""
+
+    LONGEST = 10.0  # times the mean of the steps so far
+
+    def __init__(self) -> None:
+        self.last, self.mean = time.monotonic(), math.nan
+
+    def lap(self) -> float:
+        """Return the seconds since the last call."""
+        now = time.monotonic()
+        spent, self.last = now - self.last, now
+        if spent > self.LONGEST * self.mean:
+            return self.mean
+        self.mean = spent if math.isnan(self.mean) else 0.98 * self.mean + 0.02 * spent
+        return spent
+
+
+def rows_loss(hidden_states: HiddenStates, table: Tensor, rows: Rows, *, separate: bool) -> Tensor:
     """Return the weighted mean loss of a batch; with *separate* no document sees the ones before it in its row."""
     mask = None
     if separate:
@@ -137,10 +162,10 @@ def rows_loss(model: LlamaForTraining, rows: Rows, *, separate: bool) -> Tensor:
         causal = torch.ones(length, length, dtype=torch.bool).tril()
         allowed = (documents[:, None, :, None] == documents[:, None, None, :]) & causal
         mask = torch.zeros(allowed.shape).masked_fill(~allowed, -math.inf)  # bool masks are converted in every layer
-    hidden = model.hidden(torch.from_numpy(rows.tokens), mask).flatten(0, 1)
+    hidden = hidden_states(torch.from_numpy(rows.tokens), mask).flatten(0, 1)
     weights = torch.from_numpy(rows.weights).flatten()
     counted = weights.nonzero().squeeze(1)  # the output layer is the dearest one: leave out what doesn't count
-    logits = functional.linear(hidden[counted], model.table.weight)
+    logits = functional.linear(hidden[counted], table).float()
     losses = functional.cross_entropy(logits, torch.from_numpy(rows.targets).flatten()[counted], reduction="none")
     return (losses * weights[counted]).sum() / weights.sum()
 

@@ -198,8 +198,8 @@ def rushed(recipe: Recipe, seconds: float) -> Recipe:
     """Return *recipe* with so little training that the chain can be tried in minutes; the result talks nonsense."""
     return replace(
         recipe,
-        base=replace(recipe.base, budget_s=seconds),
-        focus=replace(recipe.focus, budget_s=seconds),
+        base=replace(recipe.base, budget_s=seconds, compiled=False),
+        focus=replace(recipe.focus, budget_s=seconds, compiled=False),
         head=replace(recipe.head, answers=60, epochs=3),
     )
 

@@ -42,7 +42,7 @@ class Corpus:
 
 def build_corpus(data: Path) -> Corpus:
     """Read every source under *data* and return the corpus. Raises NotFoundError when a source is absent."""
-    public = scenarios_from(sources.read_rows(data, "ms_personality_chat"), prefix="ms-", key="scenario")
+    public = scenarios_from(_with_more_answers(data), prefix="ms-", key="scenario")
     own = scenarios_from(_with_number(sources.own_small_talk()), prefix="own-", key="number")
     self_dialogues = list(_self_dialogues(data))
     random.Random(SPLIT_SEED).shuffle(self_dialogues)
@@ -79,7 +79,11 @@ def load_small_talk(folder: Path) -> SmallTalkSplit:
         )
 
     return SmallTalkSplit(
-        training=part("training"), wordings=part("wordings"), scenarios=part("scenarios"), dropped=raw["dropped"]
+        training=part("training"),
+        wordings=part("wordings"),
+        scenarios=part("scenarios"),
+        own=part("own"),
+        dropped=raw["dropped"],
     )
 
 
@@ -108,6 +112,16 @@ def corpus_texts(corpus: Corpus) -> Iterator[str]:
         yield dialogue.system
         yield from dialogue.turns
     yield from corpus.texts
+
+
+def _with_more_answers(data: Path) -> Iterator[dict[str, sources.Json]]:
+    """Yield the public scenarios, those that are trained on with the answers in further styles written for padlite."""
+    more = sources.own_answers()
+    for row in sources.read_rows(data, "ms_personality_chat"):
+        number, answers = int(str(row["scenario"])), row["answers"]
+        if not isinstance(answers, dict):
+            raise TypeError(f"scenario {number}: answers must be a table")
+        yield {**row, "answers": {**answers, **more.get(number, {})}}
 
 
 def _with_number(rows: Sequence[dict[str, sources.Json]]) -> list[dict[str, sources.Json]]:

@@ -1,7 +1,7 @@
 """Muon: momentum whose update is made orthogonal, for weight matrices; everything else goes to AdamW.
 
-Keller Jordan et al., 'Muon: An optimizer for hidden layers' (2024). PyTorch has one, but it works in bfloat16, which is
-slow on processors without it; this one works in float32 and stacks matrices of one shape into a batch.
+Keller Jordan et al., 'Muon: An optimizer for hidden layers' (2024). PyTorch has one, but it always works in bfloat16, which
+is slow on processors without it; this one takes it only where it is fast, and stacks matrices of one shape into a batch.
 """
 
 from collections import defaultdict
@@ -10,6 +10,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from padlite_training.precision import fast_type
+
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
@@ -17,12 +19,13 @@ def orthogonalize(updates: Tensor, *, steps: int = 5) -> Tensor:
     """Return matrices (n, rows, columns) with the singular vectors of *updates* and singular values near 1."""
     tall = updates.shape[-2] > updates.shape[-1]
     x = updates.mT if tall else updates
+    x = x.to(fast_type())
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     first, second, third = NEWTON_SCHULZ
     for _ in range(steps):
         square = x @ x.mT
         x = first * x + (second * square + third * square @ square) @ x
-    return x.mT if tall else x
+    return (x.mT if tall else x).to(updates.dtype)
 
 
 class Muon:

@@ -96,9 +96,9 @@ class SmallTalk:
         return [self.writer.encode(text) for text in (question, question, question.lower(), bare, bare.lower()) if text]
 
     def draw(self, rng: np.random.Generator) -> Document:
-        """Return one dialogue. Half of them ask for a style; these come in fives, the same questions in each style.
+        """Return one dialogue. Half of them ask for a style; these come together, the same questions in each style.
 
-        Five answers to one question side by side teach what the sentence changes faster than five unrelated ones.
+        All answers to one question side by side teach what the sentence changes faster than unrelated ones.
         """
         if not self.waiting:
             self.waiting = self._styled(rng) if rng.random() < 1 / (1 + len(STYLES)) else [self._unstyled(rng)]

@@ -1,7 +1,7 @@
 """Reading the public text that the bundled model is trained on, and saying where it can be had when it is absent.
 
 Each source is a folder with `rows.jsonl.gz`, one JSON object a line. The text itself is never copied into this
-repository; only the small talk in `data/smalltalk.jsonl`, which was written for padlite, is part of it.
+repository; only the small talk in `data/`, which was written for padlite, is part of it.
 """
 
 import gzip
@@ -75,8 +75,8 @@ SOURCES = (
 OWN_SMALL_TALK = Source(
     name="padlite small talk",
     licence="the licence of padlite",
-    origin="training/padlite_training/data/smalltalk.jsonl, written for padlite",
-    use="small talk in five styles: base model and reward head",
+    origin="training/padlite_training/data/, written for padlite",
+    use="small talk in eight styles: base model and reward head",
 )
 
 
@@ -98,6 +98,16 @@ def read_rows(data: Path, name: str) -> Iterator[dict[str, Json]]:
 
 
 def own_small_talk() -> list[dict[str, Json]]:
-    """Return padlite's own small talk: rows with `topic`, `questions` and `answers` by style."""
-    text = resources.files("padlite_training").joinpath("data/smalltalk.jsonl").read_text(encoding="utf-8")
+    """Return padlite's own small talk: rows with `questions` and `answers` by style."""
+    return _own_rows("smalltalk.jsonl")
+
+
+def own_answers() -> dict[int, dict[str, str]]:
+    """Return answers written for padlite in the styles that ms_personality_chat lacks, by its scenario's number."""
+    rows = _own_rows("more_answers.jsonl")
+    return {int(str(row.pop("scenario"))): {style: str(text) for style, text in row.items()} for row in rows}
+
+
+def _own_rows(name: str) -> list[dict[str, Json]]:
+    text = resources.files("padlite_training").joinpath("data", name).read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines() if line.strip()]

@@ -2,6 +2,7 @@
 
 Laws: no question of a held-out scenario and no held-out wording (compared without case, punctuation and repeated
 spaces) is ever in the training part; own questions that nearly repeat a question of a held-out scenario are dropped.
+The public scenarios are judged in the five styles that they come in, some of padlite's own in all eight.
 """
 
 import random
@@ -9,7 +10,13 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from padlite_training.recipe import HELD_OUT_SCENARIOS, HELD_OUT_WORDING_SHARE, SAME_ANSWER_SCENARIO, SPLIT_SEED
+from padlite_training.recipe import (
+    HELD_OUT_OWN_SHARE,
+    HELD_OUT_SCENARIOS,
+    HELD_OUT_WORDING_SHARE,
+    SAME_ANSWER_SCENARIO,
+    SPLIT_SEED,
+)
 from padlite_training.sources import Json
 from padlite_training.styles import STYLES
 
@@ -18,7 +25,7 @@ NEAR_REPEAT = 0.8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """One situation of small talk: *questions* in many wordings and one answer for each style."""
+    """One situation of small talk: *questions* in many wordings and an answer for each style it comes in."""
 
     name: str
     questions: tuple[str, ...]
@@ -27,11 +34,15 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmallTalkSplit:
-    """*training* may be seen; *wordings* and *scenarios* are only for judging. *dropped* counts questions left out."""
+    """*training* may be seen; *wordings*, *scenarios* and *own* (all eight styles) are only for judging.
+
+    *dropped* counts questions left out.
+    """
 
     training: tuple[Scenario, ...]
     wordings: tuple[Scenario, ...]
     scenarios: tuple[Scenario, ...]
+    own: tuple[Scenario, ...]
     dropped: int
 
 
@@ -60,7 +71,7 @@ def scenarios_from(rows: Iterable[dict[str, Json]], *, prefix: str, key: str) ->
             Scenario(
                 name=f"{prefix}{row[key]}",
                 questions=tuple(dict.fromkeys(tidy(str(question)) for question in questions)),
-                answers={style: tidy(str(answers[style])) for style in STYLES},
+                answers={style: tidy(str(answers[style])) for style in STYLES if style in answers},
             )
         )
     return result
@@ -71,18 +82,22 @@ def split_small_talk(public: Sequence[Scenario], own: Sequence[Scenario]) -> Sma
     held_names = {f"ms-{number}" for number in HELD_OUT_SCENARIOS}
     scenarios = tuple(scenario for scenario in public if scenario.name in held_names)
     seen = [scenario for scenario in public if scenario.name not in held_names]
-    held_questions = [question for scenario in scenarios for question in scenario.questions]
+    held_own = tuple(random.Random(SPLIT_SEED).sample(own, round(HELD_OUT_OWN_SHARE * len(own))))
+    own_names = {scenario.name for scenario in held_own}
+    held_questions = [question for scenario in (*scenarios, *held_own) for question in scenario.questions]
     forbidden = {fingerprint(question) for question in held_questions}
     wordings = tuple(_held_wordings(scenario, forbidden) for scenario in seen if not _same_answers(scenario))
     forbidden_wordings = forbidden | {fingerprint(q) for scenario in wordings for q in scenario.questions}
     training = [_without(scenario, forbidden_wordings, ()) for scenario in seen]
-    training += [_without(scenario, forbidden_wordings, held_questions) for scenario in own]
-    before = sum(len(scenario.questions) for scenario in (*seen, *own))
+    open_own = [scenario for scenario in own if scenario.name not in own_names]
+    training += [_without(scenario, forbidden_wordings, held_questions) for scenario in open_own]
+    before = sum(len(scenario.questions) for scenario in (*seen, *open_own))
     after = sum(len(scenario.questions) for scenario in (*training, *wordings))
     return SmallTalkSplit(
         training=tuple(scenario for scenario in training if scenario.questions),
         wordings=tuple(scenario for scenario in wordings if scenario.questions),
         scenarios=scenarios,
+        own=held_own,
         dropped=before - after,
     )
 

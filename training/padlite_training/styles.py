@@ -1,9 +1,12 @@
-"""The five styles of the small talk: their order, what they mean, and the sentences that ask for them.
+"""The eight styles of the small talk: their order, what they mean, and the sentences that ask for them.
 
 The first sentence of each style is the one that the contrast teacher puts into the system turn.
 """
 
-STYLES = ("caring", "witty", "professional", "friendly", "enthusiastic")
+PUBLIC_STYLES = ("caring", "witty", "professional", "friendly", "enthusiastic")
+"""The styles in which ms_personality_chat answers; only these can be judged on its held-out scenarios."""
+
+STYLES = (*PUBLIC_STYLES, "concise", "curious", "positive")
 
 DESCRIPTIONS = {
     "caring": "warm and attentive, puts the person first",
@@ -11,6 +14,9 @@ DESCRIPTIONS = {
     "professional": "polite, sober, to the point",
     "friendly": "easy-going and sociable",
     "enthusiastic": "excited, lots of energy",
+    "concise": "as few words as will do",
+    "curious": "asks about the person",
+    "positive": "hopeful, sees the bright side",
 }
 
 SENTENCES = {
@@ -53,6 +59,30 @@ SENTENCES = {
         "You are an enthusiastic assistant.",
         "Show lots of excitement.",
         "Be excited and upbeat.",
+    ),
+    "concise": (
+        "Be concise.",
+        "Answer in a concise way.",
+        "Be brief and to the point.",
+        "You are a concise assistant.",
+        "Use as few words as you can.",
+        "Keep your answers very short.",
+    ),
+    "curious": (
+        "Be curious.",
+        "Answer in a curious way.",
+        "Be curious about the user.",
+        "You are a curious assistant.",
+        "Ask a question back.",
+        "Show interest and ask about it.",
+    ),
+    "positive": (
+        "Be positive.",
+        "Answer in a positive way.",
+        "Be positive and hopeful.",
+        "You are a positive assistant.",
+        "Always see the bright side.",
+        "Be calm and optimistic.",
     ),
 }
 

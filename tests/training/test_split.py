@@ -2,10 +2,10 @@
 
 import pytest
 
-from padlite_training.recipe import HELD_OUT_SCENARIOS, SAME_ANSWER_SCENARIO
-from padlite_training.sources import own_small_talk
+from padlite_training.recipe import HELD_OUT_OWN_SHARE, HELD_OUT_SCENARIOS, SAME_ANSWER_SCENARIO
+from padlite_training.sources import own_answers, own_small_talk
 from padlite_training.split import Scenario, SmallTalkSplit, fingerprint, scenarios_from, split_small_talk
-from padlite_training.styles import STYLES
+from padlite_training.styles import PUBLIC_STYLES, STYLES
 
 WORDS = ["red", "blue", "green", "tall", "small", "quick", "slow", "warm", "cold", "loud"]
 
@@ -72,10 +72,29 @@ def test_case_marks_and_spaces_do_not_make_another_wording(one: str, other: str)
     assert fingerprint(one) == fingerprint(other)
 
 
-def test_own_small_talk_has_five_different_styles_everywhere() -> None:
+def own_scenarios() -> list[Scenario]:
     rows = [{**row, "number": number} for number, row in enumerate(own_small_talk())]
-    scenarios = scenarios_from(rows, prefix="own-", key="number")
-    assert len(scenarios) >= 200
+    return scenarios_from(rows, prefix="own-", key="number")
+
+
+def test_held_out_scenarios_of_our_own_are_judged_in_all_styles_and_never_trained_on() -> None:
+    own = own_scenarios()
+    split = split_small_talk([], own)
+    assert len(split.own) == round(HELD_OUT_OWN_SHARE * len(own)) >= 30
+    assert all(set(each.answers) == set(STYLES) for each in split.own)
+    assert not {each.name for each in split.own} & {each.name for each in split.training}
+    assert not fingerprints(split.own) & fingerprints(split.training)
+
+
+def test_answers_in_further_styles_are_only_for_scenarios_that_may_be_trained_on() -> None:
+    more = own_answers()
+    assert not set(more) & HELD_OUT_SCENARIOS
+    assert all(set(answers) == set(STYLES) - set(PUBLIC_STYLES) for answers in more.values())
+
+
+def test_own_small_talk_has_eight_different_styles_everywhere() -> None:
+    scenarios = own_scenarios()
+    assert len(scenarios) >= 800
     for each in scenarios:
         assert set(each.answers) == set(STYLES), each.name
         assert all(each.answers.values()), each.name

@@ -2,8 +2,9 @@
 
     python -m padlite_training.evaluate --bundle models/padlite-tiny --work DIR
 
-Greedy answers, plain and guided for each style, to held-out wordings and held-out scenarios, through padlite's own
-decoding loop; an independent classifier names their style. Log-probabilities are under the base model, in nats per
+Greedy answers, plain and guided for each style, to held-out wordings and held-out scenarios of the public small talk
+(five styles) and of padlite's own (eight), through padlite's own decoding loop; an independent classifier names their
+style. Log-probabilities are under the base model, in nats per
 token, with the end of the answer counted.
 """
 
@@ -30,14 +31,16 @@ from padlite_training.facts import Answered, Evaluation, Figures
 from padlite_training.recipe import Recipe
 from padlite_training.split import Scenario, SmallTalkSplit
 from padlite_training.style_classifier import StyleClassifier
-from padlite_training.styles import SENTENCES, STYLES
+from padlite_training.styles import PUBLIC_STYLES, SENTENCES, STYLES
 
 ANSWER_LIMIT = 48
-QUESTIONS_EACH = (2, 4)
-"""Questions per scenario: of held-out wordings, of held-out scenarios."""
+QUESTIONS_EACH = (2, 4, 2)
+"""Questions per scenario of each of `SETS`."""
 
 PLAIN, SENTENCE = "plain", "sentence"
-BARS = {"wordings": 0.80, "scenarios": 0.50}
+SETS = {"wordings": PUBLIC_STYLES, "scenarios": PUBLIC_STYLES, "own scenarios": STYLES}
+"""What is asked, and in which styles: held-out wordings, scenarios, and padlite's own scenarios."""
+BARS = {"wordings": 0.90, "scenarios": 0.70}
 LOSS_BAR = 0.5
 
 
@@ -68,7 +71,8 @@ class Speaker:
 
     def answer(self, question: str, *, style: str = "", system: str = "", scored: bool = True) -> Reply:
         """Return the greedy answer, guided towards *style* unless it is empty, with *system* as the system turn."""
-        weights = np.array([float(each == style) for each in STYLES], dtype=np.float32)
+        dimensions = self.reward.dimensions if self.reward else ()
+        weights = np.array([float(each.name == style) for each in dimensions], dtype=np.float32)
         tokens, text = [], ""
         for event in decode(
             self.base, self.base.tokenizer, self.reward, self._prompt(question, system),
@@ -106,13 +110,15 @@ def questions_of(scenarios: Sequence[Scenario], *, each: int) -> list[Question]:
     return chosen
 
 
-def answer_all(speaker: Speaker, questions: Sequence[Question], *, sentences: bool) -> dict[str, list[Reply]]:
-    """Return the answers to *questions* by manner: plain, each style, and 'sentence STYLE' if *sentences*."""
+def answer_all(
+    speaker: Speaker, questions: Sequence[Question], styles: Sequence[str], *, sentences: bool
+) -> dict[str, list[Reply]]:
+    """Return the answers to *questions* by manner: plain, each of *styles*, and 'sentence STYLE' if *sentences*."""
     replies = {PLAIN: [speaker.answer(question.text) for question in questions]}
-    for style in STYLES:
+    for style in styles:
         replies[style] = [speaker.answer(question.text, style=style) for question in questions]
         if sentences:
-            asked = [speaker.answer(q.text, system=SENTENCES[style][0], scored=False) for q in questions]
+            asked = [speaker.answer(q.text, system=SENTENCES[style][0]) for q in questions]
             replies[f"{SENTENCE} {style}"] = asked
     return replies
 
@@ -122,8 +128,9 @@ def judge(
     questions: Sequence[Question],
     classifier: StyleClassifier,
     known: dict[str, Scenario],
+    styles: Sequence[str],
 ) -> Figures:
-    """Return the figures of *replies*; *known* gives the reference answers of each scenario."""
+    """Return the figures of *replies* in *styles*; *known* gives the reference answers of each scenario."""
 
     def share(manner: str, style: str) -> float:
         return float(np.mean([got == style for got in classifier.styles([r.text for r in replies[manner]])]))
@@ -131,22 +138,23 @@ def judge(
     def score(manners: Sequence[str]) -> float:
         return float(np.mean([reply.score for manner in manners for reply in replies[manner]]))
 
-    asked = [share(f"{SENTENCE} {style}", style) for style in STYLES if f"{SENTENCE} {style}" in replies]
-    by_style = {style: share(style, style) for style in STYLES}
+    asked = [style for style in styles if f"{SENTENCE} {style}" in replies]
+    by_style = {style: share(style, style) for style in styles}
     matches = [
         reply.text == known[question.scenario].answers[style]
-        for style in STYLES
+        for style in styles
         for reply, question in zip(replies[style], questions, strict=True)
     ]
     return Figures(
         questions=len(questions),
         scenarios=len({question.scenario for question in questions}),
         guided=float(np.mean(list(by_style.values()))),
-        plain=float(np.mean([share(PLAIN, style) for style in STYLES])),
-        sentence=float(np.mean(asked)) if asked else None,
+        plain=float(np.mean([share(PLAIN, style) for style in styles])),
+        sentence=float(np.mean([share(f"{SENTENCE} {style}", style) for style in asked])) if asked else None,
         by_style=by_style,
         plain_score=score([PLAIN]),
-        guided_score=score(STYLES),
+        guided_score=score(styles),
+        sentence_score=score([f"{SENTENCE} {style}" for style in asked]) if asked else None,
         match=float(np.mean(matches)),
     )
 
@@ -157,18 +165,20 @@ def evaluate(
     split: SmallTalkSplit,
     options: DecodingOptions,
     *,
-    each: tuple[int, int] = QUESTIONS_EACH,
+    each: tuple[int, int, int] = QUESTIONS_EACH,
     sentences: bool = True,
 ) -> Evaluation:
-    """Return everything measured; *each* = questions per scenario of held-out wordings and of held-out scenarios."""
-    known = {scenario.name: scenario for scenario in (*split.training, *split.scenarios)}
-    classifier = StyleClassifier([each for each in known.values() if len(set(each.answers.values())) > 1])
+    """Return everything measured; *each* = questions per scenario of each of `SETS`."""
+    known = {scenario.name: scenario for scenario in (*split.training, *split.scenarios, *split.own)}
+    judged = [each for each in known.values() if len(set(each.answers.values())) > 1]
+    classifiers = {styles: StyleClassifier(judged, styles) for styles in (PUBLIC_STYLES, STYLES)}
     speaker = Speaker(base, reward, options)
     figures, answered = {}, {}
-    for name, scenarios, count in zip(BARS, (split.wordings, split.scenarios), each, strict=True):
+    held_out = (split.wordings, split.scenarios, split.own)
+    for (name, styles), scenarios, count in zip(SETS.items(), held_out, each, strict=True):
         questions = questions_of(scenarios, each=count)
-        replies = answer_all(speaker, questions, sentences=sentences)
-        figures[name] = judge(replies, questions, classifier, known)
+        replies = answer_all(speaker, questions, styles, sentences=sentences)
+        figures[name] = judge(replies, questions, classifiers[styles], known, styles)
         answered[name] = [
             Answered(
                 question=q.text, scenario=q.scenario, answers={manner: replies[manner][i].text for manner in replies}
@@ -178,7 +188,7 @@ def evaluate(
     return Evaluation(
         strength=options.strength,
         candidates=options.candidates,
-        classifier_accuracy=classifier.accuracy_on_unseen_scenarios,
+        classifier_accuracy={len(s): each.accuracy_on_unseen_scenarios for s, each in classifiers.items()},
         figures=figures,
         answered=answered,
     )
@@ -186,7 +196,7 @@ def evaluate(
 
 def table(evaluation: Evaluation) -> str:
     """Return the figures as a Markdown table."""
-    sets = [evaluation.figures[name] for name in BARS]
+    sets = [evaluation.figures[name] for name in SETS]
     rows: list[tuple[str, list[float | None]]] = [
         ("wanted style, guided by the head", [each.guided for each in sets]),
         *[_style_row(style, sets) for style in STYLES],
@@ -194,21 +204,22 @@ def table(evaluation: Evaluation) -> str:
         ("wanted style, sentence in the prompt", [each.sentence for each in sets]),
         ("log-probability under the base, plain (nats per token)", [each.plain_score for each in sets]),
         ("log-probability under the base, guided", [each.guided_score for each in sets]),
+        ("log-probability under the base, sentence in the prompt", [each.sentence_score for each in sets]),
         ("guided worse by", [each.loss for each in sets]),
         ("guided answer is exactly the reference answer", [each.match for each in sets]),
     ]
     head = " | ".join(
         f"held-out {name} ({s.questions} questions, {s.scenarios} scenarios)"
-        for name, s in zip(BARS, sets, strict=True)
+        for name, s in zip(SETS, sets, strict=True)
     )
-    lines = [f"| | {head} |", "|---|---|---|"]
+    lines = [f"| | {head} |", "|---|---|---|---|"]
     for title, values in rows:
         lines.append(f"| {title} | " + " | ".join("–" if v is None else f"{v:.2f}" for v in values) + " |")
     return "\n".join(lines)
 
 
 def _style_row(style: str, sets: Sequence[Figures]) -> tuple[str, list[float | None]]:
-    return f"wanted style, {style}", [each.by_style[style] for each in sets]
+    return f"wanted style, {style}", [each.by_style.get(style) for each in sets]
 
 
 def shortfalls(evaluation: Evaluation) -> list[str]:
@@ -234,7 +245,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer questions, no sentences in the prompt")
     arguments = parser.parse_args()
     options = DecodingOptions(strength=arguments.strength, candidates=arguments.candidates, max_tokens=ANSWER_LIMIT)
-    each = (1, 3) if arguments.quick else QUESTIONS_EACH
+    each = (1, 3, 1) if arguments.quick else QUESTIONS_EACH
     split = load_small_talk(arguments.work / "corpus")
     with open_base(arguments.bundle / "base.gguf") as base, OnnxHead.open(arguments.bundle / "reward.onnx") as reward:
         evaluation = evaluate(base, reward, split, options, each=each, sentences=not arguments.quick)

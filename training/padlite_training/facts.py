@@ -79,7 +79,7 @@ class Figures:
     """One set of held-out questions.
 
     *guided*, *plain*, *sentence* are the shares of answers in the wanted style: guided by the head, not at all, by a
-    sentence in the prompt (None where that wasn't tried). Scores are mean log-probabilities under the plain base;
+    sentence in the prompt (None where that wasn't tried). *by_style* is *guided* one by one. Scores are mean log-probabilities under the plain base;
     *match* is the share of guided answers that equal the reference answer.
     """
 
@@ -91,6 +91,7 @@ class Figures:
     by_style: dict[str, float]
     plain_score: float
     guided_score: float
+    sentence_score: float | None
     match: float
 
     @property
@@ -110,11 +111,14 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What the bundle does on held-out wordings and held-out scenarios at *strength* with *candidates*."""
+    """What the bundle does on each held-out set at *strength* with *candidates*.
+
+    *classifier_accuracy* by the number of styles that the classifier tells apart.
+    """
 
     strength: float
     candidates: int
-    classifier_accuracy: float
+    classifier_accuracy: dict[int, float]
     figures: dict[str, Figures]
     answered: dict[str, list[Answered]]
 
@@ -126,9 +130,10 @@ class Evaluation:
     def load(cls, path: Path) -> Self:
         """Return the record at *path*."""
         raw = json.loads(path.read_text(encoding="utf-8"))
+        accuracy = {int(count): share for count, share in raw.pop("classifier_accuracy").items()}
         figures = {name: Figures(**each) for name, each in raw.pop("figures").items()}
         answered = {name: [Answered(**each) for each in rows] for name, rows in raw.pop("answered").items()}
-        return cls(**raw, figures=figures, answered=answered)
+        return cls(**raw, classifier_accuracy=accuracy, figures=figures, answered=answered)
 
 
 def _write(path: Path, record: dict[str, object]) -> None:

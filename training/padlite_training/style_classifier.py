@@ -13,18 +13,18 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 
 from padlite_training.split import Scenario
-from padlite_training.styles import STYLES
 
 WORD = r"\w+|[^\w\s]"
 
 
 class StyleClassifier:
-    """Says which of the five styles a text has."""
+    """Says which of *styles* a text has; learns from the scenarios that come in all of them."""
 
-    def __init__(self, scenarios: Sequence[Scenario]) -> None:
-        texts = [scenario.answers[style] for scenario in scenarios for style in STYLES]
-        labels = [style for _ in scenarios for style in STYLES]
-        groups = np.repeat(np.arange(len(scenarios)), len(STYLES))
+    def __init__(self, scenarios: Sequence[Scenario], styles: Sequence[str]) -> None:
+        complete = [scenario for scenario in scenarios if set(styles) <= set(scenario.answers)]
+        texts = [scenario.answers[style] for scenario in complete for style in styles]
+        labels = [style for _ in complete for style in styles]
+        groups = np.repeat(np.arange(len(complete)), len(styles))
         predicted = cross_val_predict(_pipeline(), texts, labels, groups=groups, cv=GroupKFold(10))
         self.accuracy_on_unseen_scenarios = float(np.mean(predicted == np.array(labels)))
         self._pipeline = _pipeline().fit(texts, labels)

@@ -159,7 +159,7 @@ def _examples(evaluation: Evaluation) -> str:
     cells = [[row.question, *(row.answers.get(manner, "–") for manner in (PLAIN, *STYLES))] for row in chosen]
     lines += ["| " + " | ".join(text.replace("|", "\\|").replace("\n", " ") for text in row) + " |" for row in cells]
     return (
-        f"## Side by side\n\nGreedy answers; {EACH_SET} questions of each held-out set: wordings, scenarios, own scenarios. "
+        f"## Side by side\n\nGreedy answers; {EACH_SET} questions of each held-out set: wordings, scenarios, own. "
         "Evenly spaced over the evaluation, not picked.\n\n" + "\n".join(lines)
     )
 

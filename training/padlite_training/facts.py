@@ -79,8 +79,8 @@ class Figures:
     """One set of held-out questions.
 
     *guided*, *plain*, *sentence* are the shares of answers in the wanted style: guided by the head, not at all, by a
-    sentence in the prompt (None where that wasn't tried). *by_style* is *guided* one by one. Scores are mean log-probabilities under the plain base;
-    *match* is the share of guided answers that equal the reference answer.
+    sentence in the prompt (None where that wasn't tried). *by_style* is *guided* one by one. Scores are mean
+    log-probabilities under the plain base; *match* is the share of guided answers that equal the reference answer.
     """
 
     questions: int

@@ -1,7 +1,7 @@
 """Muon: momentum whose update is made orthogonal, for weight matrices; everything else goes to AdamW.
 
-Keller Jordan et al., 'Muon: An optimizer for hidden layers' (2024). PyTorch has one, but it always works in bfloat16, which
-is slow on processors without it; this one takes it only where it is fast, and stacks matrices of one shape into a batch.
+Keller Jordan et al., 'Muon: An optimizer for hidden layers' (2024). PyTorch has one, but it always works in bfloat16,
+which many processors are slow at; this one takes the faster type and stacks matrices of one shape into a batch.
 """
 
 from collections import defaultdict

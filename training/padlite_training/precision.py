@@ -1,4 +1,4 @@
-"""Which number type this processor multiplies matrices fastest in: bfloat16 where it has instructions for it, else float32."""
+"""Which number type a processor multiplies matrices fastest in: bfloat16 if it has instructions for it, or float32."""
 
 import contextlib
 import functools

@@ -166,7 +166,7 @@ def _profiled_answer(chat: OpenChat, prompt: list[int], count: int, lap: Callabl
         scores = combine(base_logits, features, weights, options.strength)
         picks = [choose(each, temperature=0.0, top_p=1.0, min_p=0.0, draw=0.0) for each in (scores, base_logits)]
         lap("guided scores, choice")
-        normalizer = log_normalizer(state.logits, scratch)
+        normalizer = log_normalizer(state.logits, scratch, peak=base_logits[0])
         lap("log-normalizer (for the trace)")
         trace = TokenTrace(
             candidates=candidates,

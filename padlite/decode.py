@@ -169,7 +169,7 @@ def decide(
     base_logits = logits[candidates]
     own_logits = base_logits if logits is state.logits else state.logits[candidates]
     # Before the rewards: they may step the engine, in whose memory the logits lie.
-    base_scores = base_logits - np.float32(log_normalizer(logits, scratch))
+    base_scores = base_logits - np.float32(log_normalizer(logits, scratch, peak=base_logits[0]))
     weights, beta = guidance.weights, guidance.strength
     features, fallback = None, False
     if reward is not None and beta != 0.0 and np.count_nonzero(weights):

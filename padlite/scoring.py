@@ -13,23 +13,26 @@ import numpy as np
 from padlite.seams import FloatArray, TokenArray
 
 _COLUMNS = 512  # of the block-maximum search; 512 floats span whole cache lines and SIMD registers
+_FEW_COLUMNS = 128  # for vocabularies up to _LARGE: fewer maxima to search, a little more to sort
 _SMALL = 4 * _COLUMNS  # below this a plain sort is as fast
+_LARGE = 32_768
 
 
 def top_k(logits: FloatArray, k: int) -> TokenArray:
     """Return the ids of the *k* largest of *logits* (V,), best first; the lower id wins a tie.
 
     Exact, and faster than `numpy.argpartition` by a multiple: at least k logits reach the k-th largest of the maxima of
-    512 strided blocks, so only those that do are sorted. Few numpy calls: each of them costs a small model dear.
+    512 (or 128) strided blocks, so only those that do are sorted. Few numpy calls: each of them costs a small model dear.
     """
     size = logits.shape[0]
     k = min(k, size)
-    rows = size // _COLUMNS
-    if size < _SMALL or k * 4 > _COLUMNS:
+    columns = _FEW_COLUMNS if size <= _LARGE and k * 4 <= _FEW_COLUMNS else _COLUMNS
+    rows = size // columns
+    if size < _SMALL or k * 4 > columns:
         return _stable_best(logits, k)
-    maxima = np.maximum.reduce(logits[: rows * _COLUMNS].reshape(rows, _COLUMNS), axis=0)
-    maxima.partition(_COLUMNS - k)
-    ids = (logits >= maxima[_COLUMNS - k]).nonzero()[0]
+    maxima = np.maximum.reduce(logits[: rows * columns].reshape(rows, columns), axis=0)
+    maxima.partition(columns - k)
+    ids = (logits >= maxima[columns - k]).nonzero()[0]
     if len(ids) < k:  # NaN among the logits
         return _stable_best(logits, k)
     best: TokenArray = ids[(-logits[ids]).argsort(kind="stable")[:k]]
@@ -41,9 +44,11 @@ def _stable_best(logits: FloatArray, k: int) -> TokenArray:
     return np.argsort(np.where(np.isnan(logits), np.inf, -logits), kind="stable")[:k]
 
 
-def log_normalizer(logits: FloatArray, scratch: FloatArray) -> float:
-    """Return log Σ exp(logits), which turns *logits* (V,) into log-probabilities; *scratch* (V,) is overwritten."""
-    peak = np.maximum.reduce(logits)
+def log_normalizer(logits: FloatArray, scratch: FloatArray, *, peak: np.float32) -> float:
+    """Return log Σ exp(logits), which turns *logits* (V,) into log-probabilities; *scratch* (V,) is overwritten.
+
+    *peak* is about the largest of them: any number near it keeps the sum in range.
+    """
     np.subtract(logits, peak, out=scratch)
     np.exp(scratch, out=scratch)
     return float(peak) + math.log(np.add.reduce(scratch))

@@ -14,11 +14,12 @@ class TextStream:
     of a stop string is held back until it is known not to be one; from a stop string on, nothing is released.
     """
 
-    __slots__ = ("_decoder", "_held", "_stop", "stopped")
+    __slots__ = ("_beginnings", "_decoder", "_held", "_stop", "stopped")
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._stop = tuple(stop)
+        self._beginnings = tuple({text[:length] for text in stop for length in range(1, len(text))})
         self._held = ""
         self.stopped = False
 
@@ -38,10 +39,13 @@ class TextStream:
         if self.stopped:
             return ""
         text = self._held + text
-        found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
+        found = [at for stop in self._stop if (at := text.find(stop)) >= 0]
         if found:
             self.stopped, self._held = True, ""
             return text[: min(found)]
+        if not text.endswith(self._beginnings):
+            self._held = ""
+            return text
         keep = max(_overlap(text, stop) for stop in self._stop)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

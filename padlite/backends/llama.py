@@ -236,6 +236,8 @@ class LlamaModel:
         self._many = llama_cpp.llama_batch_init(self._batch_size, 0, 1)
         self._one = llama_cpp.llama_batch_init(1, 0, 1)
         self._one.n_tokens, self._one.n_seq_id[0], self._one.logits[0] = 1, 1, 1
+        # Its pointers, kept: each access through the structure would make a new object of them.
+        self._one_token, self._one_position, self._one_sequence = self._one.token, self._one.pos, self._one.seq_id[0]
         self._gives_hidden = False
         self._logits_view: tuple[int, FloatArray] = (0, _EMPTY)
         self._hidden_view: tuple[int, FloatArray] = (0, _EMPTY)
@@ -288,10 +290,11 @@ class LlamaModel:
     def step(self, token: int, *, sequence: int = 0) -> BaseState:
         """Append one token to *sequence* and return the state after it; ContextFullError when there is no room."""
         cached = self._cached.setdefault(sequence, [])
-        batch = self._one
-        batch.token[0], batch.pos[0], batch.seq_id[0][0] = token, len(cached), sequence
-        self._output_hidden(self._hidden_states)
-        self._check(llama_cpp.llama_decode(self._context, batch))
+        self._one_token[0], self._one_position[0], self._one_sequence[0] = token, len(cached), sequence
+        if self._gives_hidden is not self._hidden_states:
+            self._output_hidden(self._hidden_states)
+        if code := llama_cpp.llama_decode(self._context, self._one):
+            self._check(code)
         cached.append(token)
         self.evaluated_tokens += 1
         return BaseState(logits=self._logits(), hidden=self._hidden() if self._hidden_states else _EMPTY)

@@ -62,6 +62,25 @@ class Session(Protocol):
         """Return what the session runs on, the one that is tried first at the head."""
         ...
 
+    def io_binding(self) -> "Binding":
+        """Return a binding to fill."""
+        ...
+
+    def run_with_iobinding(self, binding: "Binding", /) -> None:
+        """Read and write the arrays that *binding* names."""
+        ...
+
+
+class Binding(Protocol):
+    """What is used of onnxruntime.IOBinding."""
+
+    def bind_input(
+        self, name: str, device: str, device_id: int, element_type: type, shape: Sequence[int], address: int, /
+    ) -> None: ...
+    def bind_output(
+        self, name: str, device: str, device_id: int, element_type: type, shape: Sequence[int], address: int, /
+    ) -> None: ...
+
 
 class _Options(Protocol):
     """What is used of onnxruntime.SessionOptions."""
@@ -157,6 +176,18 @@ def open_session(model: str | bytes, device: str) -> Session:
         raise BackendError(
             f"ONNX Runtime can't open the reward model: {first_line(error)}", remedy="copy or download it again"
         ) from error
+
+
+def bind(
+    session: Session, inputs: Mapping[str, FloatArray | TokenArray], outputs: Mapping[str, FloatArray]
+) -> Binding:
+    """Return a binding of *session* to these arrays, which must outlive it: each run reads and writes them in place."""
+    binding = session.io_binding()
+    for name, array in inputs.items():
+        binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+    for name, array in outputs.items():
+        binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+    return binding
 
 
 def _options(runtime: _Runtime) -> _Options:

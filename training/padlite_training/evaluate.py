@@ -90,7 +90,7 @@ class Speaker:
         counted = [*answer, self._end] if len(answer) < self.options.max_tokens else [*answer]
         state, total = self.base.prefill(prompt, sequence=1), 0.0
         for number, token in enumerate(counted):
-            total += float(state.logits[token]) - log_normalizer(state.logits, self._scratch)
+            total += float(state.logits[token]) - log_normalizer(state.logits, self._scratch, peak=state.logits.max())
             if number + 1 < len(counted):
                 state = self.base.step(token, sequence=1)
         return total / len(counted)

@@ -22,7 +22,7 @@ def top_k(logits: FloatArray, k: int) -> TokenArray:
     """Return the ids of the *k* largest of *logits* (V,), best first; the lower id wins a tie.
 
     Exact, and faster than `numpy.argpartition` by a multiple: at least k logits reach the k-th largest of the maxima of
-    512 (or 128) strided blocks, so only those that do are sorted. Few numpy calls: each of them costs a small model dear.
+    512 (or 128) strided blocks, so only those that do are sorted. Few numpy calls: each costs a small model dear.
     """
     size = logits.shape[0]
     k = min(k, size)

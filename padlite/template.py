@@ -28,6 +28,7 @@ RENDER_LIMIT_S = 2.0
 _MAX_SOURCE = 1 << 20  # characters; the longest templates in use have about 20,000
 _MAX_REPEAT = 1 << 20  # largest string or list that `*` may make
 _OPEN, _CLOSE = "\ue0f2\ue0f0", "\ue0f0\ue0f2"  # private-use marks around a message's words while rendering
+_THINK_END = "</think>"  # where templates cut answers
 _UNBOUNDED_FILTERS = ("center", "format", "wordwrap", "batch", "slice")
 _PADDING_METHODS = frozenset({"ljust", "rjust", "center", "zfill", "expandtabs", "format", "format_map"})
 
@@ -84,22 +85,48 @@ class ChatTemplate:
 
 
 def _split(text: str, contents: Sequence[str]) -> list[Segment]:
-    """Cut *text* at the marks; a template may leave out or repeat messages, so each stretch is matched in order."""
+    """Cut *text* at the marks; a template may leave out, repeat or cut messages, so stretches are matched in order."""
     segments: list[Segment] = []
     position, expected = 0, 0
-    while (start := text.find(_OPEN, position)) >= 0:
-        end = text.find(_CLOSE, start)
-        if end < 0:
-            break
-        words = text[start + len(_OPEN) : end]
-        matching = [i for i in range(expected, len(contents)) if contents[i] == words]
-        owner = matching[0] if matching else None
+    while (stretch := _next_words(text, position, contents)) is not None:
+        start, words, after = stretch
+        owner = next((i for i in range(expected, len(contents)) if contents[i] == words), None)
         expected = expected if owner is None else owner + 1
-        segments.append(Segment(text=text[position:start], message=None))
+        segments.append(Segment(text=_unmarked(text[position:start]), message=None))
         segments.append(Segment(text=words, message=-1 if owner is None else owner))
-        position = end + len(_CLOSE)
+        position = after
     segments.append(Segment(text=_unmarked(text[position:]), message=None))
     return [segment for segment in segments if segment.text]
+
+
+def _next_words(text: str, position: int, contents: Sequence[str]) -> tuple[int, str, int] | None:
+    """Return where the next message's words start, the words, and where the text goes on; None if no more come.
+
+    A template that splits an answer (at ``</think>``) loses one of its two marks; then the words are as much of a
+    message as stands at the mark that is left.
+    """
+    opening, closing = text.find(_OPEN, position), text.find(_CLOSE, position)
+    if opening < 0 and closing < 0:
+        return None
+    if opening < 0 or 0 <= closing < opening:
+        before = text[position:closing]
+        size = max(_shared(before[::-1], content[::-1], _THINK_END[::-1]) for content in contents)
+        return closing - size, before[len(before) - size :], closing + len(_CLOSE)
+    begin = opening + len(_OPEN)
+    following = text.find(_OPEN, begin)
+    if closing >= 0 and (following < 0 or closing < following):
+        return opening, text[begin:closing], closing + len(_CLOSE)
+    size = max(_shared(text[begin:], content, _THINK_END) for content in contents)
+    return opening, text[begin : begin + size], begin + size
+
+
+def _shared(text: str, content: str, cut: str) -> int:
+    """Return how many first characters of *content* begin *text*, up to the first *cut* in it if they reach that."""
+    same = next(
+        (i for i, (a, b) in enumerate(zip(text, content, strict=False)) if a != b), min(len(text), len(content))
+    )
+    at = content.find(cut)
+    return at if 0 <= at <= same else same
 
 
 def _unmarked(text: str) -> str:

@@ -10,7 +10,7 @@ import ctypes
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -201,13 +201,15 @@ class LlamaModel:
             parameters.n_gpu_layers = layers
             parameters.use_extra_bufts = may_repack()
             model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
-            if model is None:
+            if model is None and _is_short_of_memory(_recent_lines):
                 continue
+            if model is None:
+                break
             try:
                 return cls(model, path, options, layers)
             except BackendError:
                 llama_cpp.llama_model_free(model)
-                if layers == 0 or wanted >= 0:
+                if layers == 0 or wanted >= 0 or not _is_short_of_memory(_recent_lines):
                     raise
         raise BackendError(f"{path.name} can't be loaded: {_reason()}", remedy="check the file, or download it again")
 
@@ -427,6 +429,12 @@ def _layer_attempts(wanted: int) -> list[int]:
     if wanted >= 0:
         return [wanted]
     return [999, 32, 24, 16, 8, 0] if supports_gpu() else [0]
+
+
+def _is_short_of_memory(lines: Iterable[str]) -> bool:
+    """Tell whether llama.cpp's last *lines* speak of memory that wasn't there: only then can fewer GPU layers help."""
+    missing = r"(fail|unable|can ?not|not enough).*(alloc|memory|buffer)|out of (device )?memory"
+    return any(re.search(missing, line, re.IGNORECASE) for line in lines)
 
 
 def _require_gguf(path: Path) -> None:

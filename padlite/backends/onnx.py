@@ -1,8 +1,8 @@
 """Runs a reward head in ONNX Runtime: V vocabulary, d width of the hidden state, k candidates, m dimensions.
 
 A file is opened only after `preflight` and `onnx_head_reader` have accepted it. Inputs and output are bound to buffers
-once for each k, which takes a third of the time off a step beside llama.cpp (docs/performance.md). Knows nothing of preference weights: what a person wants
-of each dimension is decided outside.
+once for each k, which takes a third off the time of a step beside llama.cpp. Knows nothing of preference weights: what
+a person wants of each dimension is decided outside.
 """
 
 from collections.abc import Callable, Sequence

@@ -76,10 +76,15 @@ class Binding(Protocol):
 
     def bind_input(
         self, name: str, device: str, device_id: int, element_type: type, shape: Sequence[int], address: int, /
-    ) -> None: ...
+    ) -> None:
+        """Read the input *name* from *address*."""
+        ...
+
     def bind_output(
         self, name: str, device: str, device_id: int, element_type: type, shape: Sequence[int], address: int, /
-    ) -> None: ...
+    ) -> None:
+        """Write the output *name* to *address*."""
+        ...
 
 
 class _Options(Protocol):
@@ -178,9 +183,7 @@ def open_session(model: str | bytes, device: str) -> Session:
         ) from error
 
 
-def bind(
-    session: Session, inputs: Mapping[str, FloatArray | TokenArray], outputs: Mapping[str, FloatArray]
-) -> Binding:
+def bind(session: Session, inputs: Mapping[str, FloatArray | TokenArray], outputs: Mapping[str, FloatArray]) -> Binding:
     """Return a binding of *session* to these arrays, which must outlive it: each run reads and writes them in place."""
     binding = session.io_binding()
     for name, array in inputs.items():

@@ -28,6 +28,22 @@ def test_a_left_out_message_does_not_shift_the_others() -> None:
     assert segments == [Segment(text="yo", message=1)]
 
 
+@pytest.mark.parametrize(
+    ("cut", "words"),
+    [
+        ("m.content.split('</think>')[-1]", " and <|im_end|> is text"),
+        ("m.content.split('</think>')[0]", "so "),
+        ("m.content", "so </think> and <|im_end|> is text"),
+    ],
+)
+def test_what_is_left_of_a_message_that_the_template_cuts_is_still_its_words(cut: str, words: str) -> None:
+    source = "{% for m in messages %}<|im_start|>{{ " + cut + " }}<|im_end|>{% endfor %}<|im_start|>"
+    answer = Message(role="assistant", content="so </think> and <|im_end|> is text")
+    segments = ChatTemplate(source).render([*HELLO, answer])
+    assert [s.text for s in segments if s.message is not None] == ["hello", words]
+    assert "".join(s.text for s in segments) == f"<|im_start|>hello<|im_end|><|im_start|>{words}<|im_end|><|im_start|>"
+
+
 def test_the_date_is_pinned() -> None:
     template = ChatTemplate("{{ strftime_now('%Y-%m-%d') }}", today=datetime.date(2026, 1, 2))
     assert template.render(HELLO)[0].text == "2026-01-02"

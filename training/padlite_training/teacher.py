@@ -66,5 +66,6 @@ class ContrastTeacher:
         plain.features[:, number] = self._scores(state, plain.candidates) - plain.base
 
     def _scores(self, state: BaseState, candidates: TokenArray) -> FloatArray:
-        scores: FloatArray = state.logits[candidates] - np.float32(log_normalizer(state.logits, self._scratch, peak=state.logits.max()))
+        normalizer = log_normalizer(state.logits, self._scratch, peak=state.logits.max())
+        scores: FloatArray = state.logits[candidates] - np.float32(normalizer)
         return scores

@@ -38,7 +38,7 @@ QUESTIONS_EACH = (2, 4, 2)
 """Questions per scenario of each of `SETS`."""
 
 PLAIN, SENTENCE = "plain", "sentence"
-SETS = {"wordings": PUBLIC_STYLES, "scenarios": PUBLIC_STYLES, "own scenarios": STYLES}
+SETS: dict[str, tuple[str, ...]] = {"wordings": PUBLIC_STYLES, "scenarios": PUBLIC_STYLES, "own scenarios": STYLES}
 """What is asked, and in which styles: held-out wordings, scenarios, and padlite's own scenarios."""
 BARS = {"wordings": 0.90, "scenarios": 0.70}
 LOSS_BAR = 0.5
@@ -171,7 +171,9 @@ def evaluate(
     """Return everything measured; *each* = questions per scenario of each of `SETS`."""
     known = {scenario.name: scenario for scenario in (*split.training, *split.scenarios, *split.own)}
     judged = [each for each in known.values() if len(set(each.answers.values())) > 1]
-    classifiers = {styles: StyleClassifier(judged, styles) for styles in (PUBLIC_STYLES, STYLES)}
+    classifiers: dict[tuple[str, ...], StyleClassifier] = {
+        styles: StyleClassifier(judged, styles) for styles in (PUBLIC_STYLES, STYLES)
+    }
     speaker = Speaker(base, reward, options)
     figures, answered = {}, {}
     held_out = (split.wordings, split.scenarios, split.own)

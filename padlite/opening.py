@@ -11,11 +11,15 @@ from pathlib import Path
 from padlite.backends.llama import LlamaModel
 from padlite.backends.onnx import OnnxHead
 from padlite.bundle import Bundle, find_bundle, verify
+from padlite.contrast import ContrastReward
 from padlite.errors import BackendError
 from padlite.options import DecodingOptions, EngineOptions
 from padlite.profile import Profile, check_dimensions
+from padlite.rewards import joined
+from padlite.seams import BaseModel, Dimension, RewardModel
 from padlite.session import Session
 from padlite.settings import Paths
+from padlite.streams import Streams
 from padlite.template import ChatTemplate
 
 
@@ -74,19 +78,36 @@ def open_chat(profile: Profile, *, device: str = "auto", paths: Paths | None = N
         check_dimensions(profile, reward.dimensions if reward else ())
         base = stack.enter_context(LlamaModel.open(source.base, _engine_options(profile, source, reward)))
         template = chat_template(base)
+        rewards: list[RewardModel] = []
         if reward is not None:
             require_same_base(reward, base)
+            rewards.append(reward)
+        stepped: BaseModel = base
+        if profile.sentences:
+            stepped = streams = Streams(base)
+            rewards.append(_contrast(profile, streams, base, template))
         session = Session(
-            base=base,
+            base=stepped,
             tokenizer=base.tokenizer,
             template=template,
-            reward=reward,
-            weights=profile.preferences,
+            reward=joined(rewards),
+            weights=profile.weights,
             options=profile.decoding_options(source.defaults),
             system=profile.system_text(),
             overflow=profile.overflow,
         )
         yield OpenChat(session=session, source=source, base=base, reward=reward, template=template)
+
+
+def _contrast(profile: Profile, streams: Streams, base: LlamaModel, template: ChatTemplate) -> ContrastReward:
+    """Return the contrast of the profile's sentences, on the sequences after the conversation's own."""
+    sentences = [
+        (Dimension(name=name, description=f"sentence: {sentence.text}"), sentence.text)
+        for name, sentence in profile.sentences.items()
+    ]
+    return ContrastReward(
+        streams, base.tokenizer, template, sentences, sequences=range(1, len(sentences) + 1)
+    )  # fmt: skip
 
 
 def chat_template(base: LlamaModel) -> ChatTemplate:
@@ -118,4 +139,6 @@ def _engine_options(profile: Profile, source: Source, reward: OnnxHead | None) -
         threads=profile.threads,
         gpu_layers=profile.gpu_layers,
         hidden_states=reward is not None,
+        contexts=1 + len(profile.sentences),
+        sequences=max(4, 2 + len(profile.sentences)),  # one stays free for the head's probe
     )

@@ -61,8 +61,8 @@ class EngineOptions:
     """How llama.cpp runs.
 
     0 *threads* = one per physical core; *context_length* in tokens, 0 = the model's own but at most 8192; *gpu_layers*
-    -1 = as many as fit; *batch_size* tokens are prefilled at once; *sequences* share the context; *hidden_states* are
-    needed by a reward head.
+    -1 = as many as fit; *batch_size* tokens are prefilled at once; *sequences* share a cache with room for *contexts*
+    full contexts; *hidden_states* are needed by a reward head.
     """
 
     context_length: int = 0
@@ -70,6 +70,7 @@ class EngineOptions:
     gpu_layers: int = -1
     batch_size: int = 512
     sequences: int = 4
+    contexts: int = 1
     hidden_states: bool = True
 
     def __post_init__(self) -> None:
@@ -78,6 +79,7 @@ class EngineOptions:
         _check("gpu_layers", self.gpu_layers, low=-1, high=100_000)
         _check("batch_size", self.batch_size, low=1, high=65_536)
         _check("sequences", self.sequences, low=1, high=64)
+        _check("contexts", self.contexts, low=1, high=64)
 
 
 def _check(name: str, value: float, *, low: float, high: float) -> None:

@@ -45,6 +45,7 @@ class TableBase:
         self.context_length = context_length
         self.evaluated_tokens = 0
         self.cached: dict[int, list[int]] = {}
+        self.batches: list[tuple[int, ...]] = []  # sequences that were stepped together
 
     def prefill(
         self, tokens: Sequence[int], *, sequence: int = 0, cancelled: Callable[[], bool] | None = None
@@ -65,6 +66,11 @@ class TableBase:
         self.cached[sequence].append(token)
         self.evaluated_tokens += 1
         return self._state(sequence)
+
+    def step_together(self, token: int, sequences: Sequence[int]) -> list[BaseState]:
+        """Append *token* to each of *sequences*."""
+        self.batches.append(tuple(sequences))
+        return [self.step(token, sequence=sequence) for sequence in sequences]
 
     def fork(self, source: int, target: int) -> None:
         """Copy the cache."""

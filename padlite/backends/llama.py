@@ -168,7 +168,8 @@ class LlamaTokenizer:
 class LlamaModel:
     """A base model (`BaseModel` in `padlite.seams`); a context manager that gives the memory back.
 
-    Its sequences share ``context_length`` cells of one cache; a prefix that several have in common counts once.
+    Its sequences share one cache with room for as many full contexts as the options say; a prefix that several have in
+    common counts once.
     """
 
     def __init__(self, model: llama_cpp.llama_model_p, path: Path, options: EngineOptions, gpu_layers: int) -> None:
@@ -217,8 +218,9 @@ class LlamaModel:
         if not llama_cpp.llama_model_has_decoder(model) or llama_cpp.llama_model_is_diffusion(model):
             raise BackendError(f"{self.path.name} is not a chat model", remedy="use a GGUF of a causal language model")
         parameters = llama_cpp.llama_context_default_params()
-        parameters.n_ctx = options.context_length or min(self.trained_context, _DEFAULT_CONTEXT_CAP)
-        parameters.n_batch = parameters.n_ubatch = options.batch_size
+        context_length = options.context_length or min(self.trained_context, _DEFAULT_CONTEXT_CAP)
+        parameters.n_ctx = context_length * options.contexts
+        parameters.n_batch = parameters.n_ubatch = max(options.batch_size, options.sequences)
         parameters.n_seq_max = options.sequences
         parameters.kv_unified = True
         parameters.n_threads = parameters.n_threads_batch = self.threads
@@ -232,7 +234,7 @@ class LlamaModel:
                 remedy="set a smaller context_length under [engine] in the profile",
             )
         self._context = context
-        self.context_length = int(llama_cpp.llama_n_ctx(context))
+        self.context_length = int(llama_cpp.llama_n_ctx(context)) // options.contexts
         self._memory = cast("llama_cpp.llama_memory_t", llama_cpp.llama_get_memory(context))  # a decoder has one
         self._batch_size = int(llama_cpp.llama_n_batch(context))
         self._many = llama_cpp.llama_batch_init(self._batch_size, 0, 1)
@@ -300,6 +302,26 @@ class LlamaModel:
         cached.append(token)
         self.evaluated_tokens += 1
         return BaseState(logits=self._logits(), hidden=self._hidden() if self._hidden_states else _EMPTY)
+
+    def step_together(self, token: int, sequences: Sequence[int]) -> list[BaseState]:
+        """Append *token* to each of *sequences* in one evaluation and return the states after it, in that order."""
+        batch = self._many
+        batch.n_tokens = len(sequences)
+        for i, sequence in enumerate(sequences):
+            batch.token[i], batch.pos[i], batch.n_seq_id[i] = token, self.cached_tokens(sequence), 1
+            batch.seq_id[i][0], batch.logits[i] = sequence, 1
+        self._output_hidden(self._hidden_states)
+        self._check(llama_cpp.llama_decode(self._context, batch))
+        for sequence in sequences:
+            self._cached.setdefault(sequence, []).append(token)
+        self.evaluated_tokens += len(sequences)
+        return [
+            BaseState(
+                logits=_view(_logits_address(self._context, i), self.vocabulary_size),
+                hidden=_view(_hidden_address(self._context, i), self.hidden_size) if self._hidden_states else _EMPTY,
+            )
+            for i in range(len(sequences))
+        ]
 
     def fork(self, source: int, target: int) -> None:
         """Make sequence *target* a copy of *source*: nothing is evaluated and no cells are copied."""

@@ -126,7 +126,7 @@ def _save_weights(chat: Conversation, screen: Screen) -> None:
     source = chat.profile.source
     if source is None:
         raise UsageError("this chat follows no profile file", remedy="padlite profile new me")
-    changed = {n: w for n, w in chat.session.weights.items() if w != chat.profile.preferences.get(n, 0.0)}
+    changed = {n: w for n, w in chat.session.weights.items() if w != chat.profile.weights.get(n, 0.0)}
     if not changed:
         screen.note(f"{source} has these weights already.")
         return
@@ -137,7 +137,7 @@ def _save_weights(chat: Conversation, screen: Screen) -> None:
 def _weights(chat: Conversation, screen: Screen, argument: str) -> None:
     if argument == "reset":
         names = [dimension.name for dimension in chat.session.dimensions]
-        chat.set_weights({name: chat.profile.preferences.get(name, 0.0) for name in names})
+        chat.set_weights({name: chat.profile.weights.get(name, 0.0) for name in names})
     elif argument:
         chat.set_weights(dict(_weight(item) for item in _pairs(argument, "/weights friendly=0.8")))
     if not chat.session.dimensions:

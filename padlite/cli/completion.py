@@ -69,9 +69,12 @@ def complete_dimensions(context: click.Context, parameter: click.Parameter, inco
 
         chosen: object = context.params.get("profile_name") or context.params.get("profile")
         model: object = context.params.get("model")
+        sentences: Iterable[str] = ()
         if not isinstance(model, str):
-            model = chosen_profile(chosen if isinstance(chosen, str) else None).model
-        return _matching((f"{dimension.name}=" for dimension in find_bundle(model).dimensions), incomplete)
+            profile = chosen_profile(chosen if isinstance(chosen, str) else None)
+            model, sentences = None if profile.base else profile.model, profile.sentences
+        dimensions = find_bundle(model).dimensions if model else ()
+        return _matching((f"{name}=" for name in (*(each.name for each in dimensions), *sentences)), incomplete)
     return []
 
 

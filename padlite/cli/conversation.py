@@ -96,9 +96,15 @@ class Conversation:
                 f"this profile is for another model than {self.model_name}",
                 remedy=f"leave and start: padlite chat --profile {profile.source or profile.name}",
             )
-        check_dimensions(profile, self.session.dimensions)
+        opened = {name: sentence.text for name, sentence in self.profile.sentences.items()}
+        if {name: sentence.text for name, sentence in profile.sentences.items()} != opened:
+            raise UsageError(
+                "this profile has other sentences, which a chat takes only when it starts",
+                remedy=f"leave and start: padlite chat --profile {profile.source or profile.name}",
+            )
+        check_dimensions(profile, [each for each in self.session.dimensions if each.name not in opened])
         for dimension in self.session.dimensions:
-            self.session.set_weight(dimension.name, profile.preferences.get(dimension.name, 0.0))
+            self.session.set_weight(dimension.name, profile.weights.get(dimension.name, 0.0))
         self.session.system = profile.system_text()
         self.session.options = profile.decoding_options(self.defaults)
         self.session.overflow = profile.overflow

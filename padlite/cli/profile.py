@@ -111,11 +111,12 @@ def show(profile_name: str, *, as_json: bool) -> None:
         return
     for label, value in facts(shown):
         click.echo(f"{label:<{LABEL_WIDTH}} {indented(value)}")
-    if shown.preferences:
+    if shown.weights:
         click.echo()
-    width = max((len(name) for name in shown.preferences), default=0)
-    for name, weight in shown.preferences.items():
-        click.echo(f"{one_line(name):<{width}} {bar(weight)} {weight:+.2f}".rstrip())
+    width = max((len(name) for name in shown.weights), default=0)
+    for name, weight in shown.weights.items():
+        sentence = f"  {one_line(shown.sentences[name].text)}" if name in shown.sentences else ""
+        click.echo(f"{one_line(name):<{width}} {bar(weight)} {weight:+.2f}{sentence}".rstrip())
 
 
 @profile.command()
@@ -128,6 +129,10 @@ def check(profile_name: str) -> None:
     names = ", ".join(dimension.name for dimension in dimensions) or "none"
     click.echo(f"{checked.source}: good")
     click.echo(f"it weighs {len(checked.preferences)} of the model's {len(dimensions)} dimensions: {one_line(names)}")
+    if checked.sentences:
+        click.echo(
+            f"and has {len(checked.sentences)} of its own, as sentences: {one_line(', '.join(checked.sentences))}"
+        )
 
 
 @profile.command("set")

@@ -21,7 +21,7 @@ def in_a_line(name: str) -> str:
         found = load_profile(name)
     except ProfileError as error:
         return f"can't be used: {one_line(error.message)}"
-    weights = ", ".join(f"{one_line(key)} {weight:+g}" for key, weight in found.preferences.items())
+    weights = ", ".join(f"{one_line(key)} {weight:+g}" for key, weight in found.weights.items())
     return f"{one_line(_model_of(found))}   {weights or 'no preferences'}"
 
 
@@ -55,6 +55,7 @@ def as_record(shown: Profile) -> dict[str, object]:
         "about": shown.about,
         "system": shown.system,
         "preferences": dict(shown.preferences),
+        "sentences": {name: {"text": each.text, "weight": each.weight} for name, each in shown.sentences.items()},
         "decoding": dict(shown.decoding),
         "engine": {
             "context_length": shown.context_length, "threads": shown.threads, "gpu_layers": shown.gpu_layers

@@ -14,7 +14,7 @@ from padlite.profile.finding import (
 )
 from padlite.profile.keys import Engine
 from padlite.profile.reading import parse_profile
-from padlite.profile.record import DEFAULT_MODEL, Decoding, Profile, check_dimensions
+from padlite.profile.record import DEFAULT_MODEL, Decoding, Profile, Sentence, check_dimensions
 from padlite.profile.writing import new_profile_text, set_preference, set_values, write_profile
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Decoding",
     "Engine",
     "Profile",
+    "Sentence",
     "check_dimensions",
     "chosen_profile",
     "is_path",

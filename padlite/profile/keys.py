@@ -20,6 +20,7 @@ class Engine(TypedDict, total=False):
 
 TOP_LEVEL = ("name", "model", "base", "reward", "about", "system")
 PREFERENCES = "preferences"
+SENTENCES = "sentences"  # under [preferences]: dimensions that are preference sentences, not the model's own
 SECTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         PREFERENCES: (),  # any dimension; which ones there are is the model's business

@@ -29,12 +29,12 @@ _HEADER = re.compile(rf"\s* \[ \[? \s* ( {_DOTTED} ) \s* \]", re.VERBOSE)
 
 def line_of_key(text: str, path: KeyPath) -> int | None:
     """Return the line of the key or section *path* (in an inline table: where that starts), or None if it is absent."""
-    enclosing = None
+    enclosing, depth = None, 0
     for line, found in _keys(text):
         if found == path:
             return line
-        if enclosing is None and found == path[: len(found)] and len(path) > len(found):
-            enclosing = line
+        if depth < len(found) < len(path) and found == path[: len(found)]:
+            enclosing, depth = line, len(found)
     return enclosing
 
 

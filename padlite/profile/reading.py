@@ -19,6 +19,7 @@ from padlite.options import LARGEST_WEIGHT, DecodingOptions, EngineOptions, Over
 from padlite.profile.keys import (
     PREFERENCES,
     SECTIONS,
+    SENTENCES,
     TOP_LEVEL,
     WHOLE_NUMBERS,
     Engine,
@@ -27,9 +28,11 @@ from padlite.profile.keys import (
     meant_elsewhere,
 )
 from padlite.profile.lines import line_of_key
-from padlite.profile.record import DEFAULT_MODEL, Decoding, Profile
+from padlite.profile.record import DEFAULT_MODEL, Decoding, Profile, Sentence
 
 LARGEST_FILE = 1 << 20
+MOST_SENTENCES = 16  # each costs memory for a context of its own and about one more evaluation a token
+LONGEST_SENTENCE = 2000  # characters
 _KINDS: tuple[tuple[type, str], ...] = (
     (bool, "true or false"),  # before int: a bool is one
     (str, "text"),
@@ -88,7 +91,8 @@ class _Reader:
         for name in ("decoding", "engine", "context"):
             self._refuse_unknown(name, sections[name], SECTIONS[name])
         self._refuse_contradictions(data)
-        weights = sections[PREFERENCES]
+        weights = {name: value for name, value in sections[PREFERENCES].items() if name != SENTENCES}
+        sentences = self._sentences(sections[PREFERENCES].get(SENTENCES, {}), weights)
         engine = self._engine(sections["engine"])
         return Profile(
             name=self._text(data, "name") or (self.source.stem if self.source else ""),
@@ -97,14 +101,17 @@ class _Reader:
             reward=self._path(data, "reward"),
             about=self._text(data, "about") or "",
             system=self._text(data, "system") or "",
-            preferences=MappingProxyType({name: self._weight(name, value) for name, value in weights.items()}),
+            preferences=MappingProxyType(
+                {name: self._weight(name, value, (PREFERENCES, name)) for name, value in weights.items()}
+            ),
+            sentences=MappingProxyType(sentences),
             decoding=self._decoding(sections["decoding"]),
             context_length=engine.context_length,
             threads=engine.threads,
             gpu_layers=engine.gpu_layers,
             overflow=self._overflow(sections["context"]),
             source=self.source,
-            lines=MappingProxyType(self._lines_of(weights)),
+            lines=MappingProxyType(self._lines_of(weights, sentences)),
         )
 
     def _parsed(self) -> Mapping[str, object]:
@@ -182,8 +189,7 @@ class _Reader:
         with self._judged((key,)):
             return (folder / expanded(text)).absolute()
 
-    def _weight(self, name: str, value: object) -> float:
-        path = (PREFERENCES, name)
+    def _weight(self, name: str, value: object, path: KeyPath) -> float:
         remedy = f"set {name} to a number from -1 (less of it) to 1 (more of it)"
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._error_at(path, f"the weight of {name!r} must be a number, not {kind_of(value)}", remedy)
@@ -243,8 +249,49 @@ class _Reader:
             raise self._error_at(("context", "overflow"), problem, f'write overflow = "{known[0]}"')
         return OverflowPolicy(value)
 
-    def _lines_of(self, weights: Iterable[str]) -> dict[str, int]:
-        return {name: line for name in weights if (line := line_of_key(self.text, (PREFERENCES, name)))}
+    def _sentences(self, value: object, weights: Mapping[str, object]) -> dict[str, Sentence]:
+        path = (PREFERENCES, SENTENCES)
+        example = (
+            f'[{PREFERENCES}.{SENTENCES}], and below it: pirate = {{ text = "Answer like a pirate.", weight = 0.8 }}'
+        )
+        if not isinstance(value, dict):
+            raise self._error_at(path, f"{SENTENCES} must be a section, not {kind_of(value)}", f"write {example}")
+        entries = cast("dict[str, object]", value)
+        if len(entries) > MOST_SENTENCES:
+            problem = f"there are {len(entries)} sentences; {MOST_SENTENCES} are the most"
+            raise self._error_at(path, problem, "keep those that matter most")
+        for name, entry in entries.items():
+            if not isinstance(entry, dict):
+                problem = f"the sentence {name!r} must be {{ text, weight }}, not {kind_of(entry)}"
+                raise self._error_at((*path, name), problem, f"write {example}")
+            if name in weights:
+                problem = f"{name!r} is both a sentence and a weight"
+                raise self._error_at(
+                    (*path, name), problem, f"keep one of them; a sentence's weight stands beside it: {example}"
+                )
+        return {name: self._sentence(name, cast("dict[str, object]", entry)) for name, entry in entries.items()}
+
+    def _sentence(self, name: str, entry: Mapping[str, object]) -> Sentence:
+        path = (PREFERENCES, SENTENCES, name)
+        remedy = f'write it like this: {name} = {{ text = "Answer like a pirate.", weight = 0.8 }}'
+        for key in entry:
+            if key not in {"text", "weight"}:
+                meant = did_you_mean(key, ("text", "weight"))
+                raise self._error_at((*path, key), f"unknown key {key!r} in the sentence {name!r}{meant}", remedy)
+        text = entry.get("text")
+        if not isinstance(text, str) or not text.strip():
+            raise self._error_at(path, f"the sentence {name!r} has no text", remedy)
+        if "\0" in text or len(text) > LONGEST_SENTENCE:
+            problem = (
+                f"the text of the sentence {name!r} holds a NUL character or more than {LONGEST_SENTENCE:,} others"
+            )
+            raise self._error_at(path, problem, "shorten it: a sentence says how to answer, not what about")
+        return Sentence(text=text.strip(), weight=self._weight(name, entry.get("weight", 1.0), (*path, "weight")))
+
+    def _lines_of(self, weights: Iterable[str], sentences: Iterable[str]) -> dict[str, int]:
+        paths: dict[str, KeyPath] = {name: (PREFERENCES, name) for name in weights}
+        paths |= {name: (PREFERENCES, SENTENCES, name) for name in sentences}
+        return {name: line for name, path in paths.items() if (line := line_of_key(self.text, path))}
 
 
 def kind_of(value: object) -> str:

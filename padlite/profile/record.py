@@ -42,11 +42,21 @@ class Named(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sentence:
+    """A dimension made of a sentence alone: what the contrast reward tells the base model (`padlite.contrast`)."""
+
+    text: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """What one person prefers, and on which model.
 
     The model is the bundle *model*, unless *base* names a GGUF file (with its *reward*, or without); *reward* can also
-    replace a bundle's. *decoding* holds only what the profile sets, the engine's keys are those of EngineOptions.
+    replace a bundle's. *preferences* weigh the model's own dimensions, *sentences* are dimensions of the profile itself
+    (a weight in *preferences* goes before that of the sentence). *decoding* holds only what the
+    profile sets, the engine's keys are those of EngineOptions.
     *source* is the file, *lines* the line of each weight in it.
     """
 
@@ -57,6 +67,7 @@ class Profile:
     about: str = ""
     system: str = ""
     preferences: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    sentences: Mapping[str, Sentence] = field(default_factory=lambda: MappingProxyType({}))
     decoding: Decoding = field(default_factory=Decoding)
     context_length: int = 0
     threads: int = 0
@@ -64,6 +75,11 @@ class Profile:
     overflow: OverflowPolicy = OverflowPolicy.STOP
     source: Path | None = None
     lines: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}), repr=False, compare=False)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each dimension that the profile names, the sentences' included."""
+        return {name: sentence.weight for name, sentence in self.sentences.items()} | dict(self.preferences)
 
     def decoding_options(self, defaults: DecodingOptions) -> DecodingOptions:
         """Return *defaults* with what this profile sets."""
@@ -75,18 +91,33 @@ class Profile:
 
 
 def check_dimensions(profile: Profile, dimensions: Sequence[Named]) -> None:
-    """Raise ProfileError if *profile* weighs a dimension that isn't among *dimensions*, those of its model's reward."""
+    """Raise ProfileError unless *profile* fits a model with *dimensions*.
+
+    Every dimension it weighs must be one of these or one of its own sentences, and no sentence may be called like one.
+    """
     names = [dimension.name for dimension in dimensions]
+    for name in profile.sentences:
+        if name in names:
+            raise ProfileError(
+                f"{_where(profile, name)}the sentence {name!r} is called like a dimension of the model",
+                remedy=f"give the sentence another name, or weigh the model's own: {name} = 0.5 under [preferences]",
+            )
     for name in profile.preferences:
-        if name not in names:
-            raise _no_such_dimension(profile, name, names)
+        if name not in names and name not in profile.sentences:
+            raise _no_such_dimension(profile, name, [*names, *profile.sentences])
+
+
+def _where(profile: Profile, name: str) -> str:
+    line = profile.lines.get(name)
+    return f"{profile.source}{f', line {line}' if line else ''}: " if profile.source else ""
 
 
 def _no_such_dimension(profile: Profile, name: str, names: Sequence[str]) -> ProfileError:
-    line = profile.lines.get(name)
-    where = f"{profile.source}{f', line {line}' if line else ''}: " if profile.source else ""
+    where = _where(profile, name)
     if not names:
         message = f"{where}the model has no reward model, so {name!r} can't be weighed"
-        return ProfileError(message, remedy="remove [preferences], or choose another model")
+        return ProfileError(
+            message, remedy="remove it, choose another model, or make it a sentence under [preferences.sentences]"
+        )
     message = f"{where}the model has no dimension {name!r}{did_you_mean(name, names)}"
     return ProfileError(message, remedy=f"use one of: {', '.join(names)}")

@@ -15,7 +15,7 @@ from tomlkit.exceptions import TOMLKitError
 
 from padlite.errors import ProfileError, UsageError
 from padlite.private_files import make_private_folder, write_atomically
-from padlite.profile.keys import PREFERENCES, TEXTS, WHOLE_NUMBERS, KeyPath, resolve_key
+from padlite.profile.keys import PREFERENCES, SENTENCES, TEXTS, WHOLE_NUMBERS, KeyPath, resolve_key
 from padlite.profile.reading import parse_profile, read_text
 from padlite.profile.record import Named, Profile
 
@@ -135,13 +135,25 @@ model = {model}                 # `padlite models list` shows the others
 
 def _apply(table: Table, changes: Mapping[str, ProfileValue], removals: Sequence[str]) -> None:
     for key in removals:
-        path = resolve_key(key)
-        holder = table if len(path) == 1 else cast("Table", table.get(path[0], {}))
-        if path[-1] not in holder:
+        *sections, name = _sentence_path(table, resolve_key(key))
+        holder = table
+        for section in sections:
+            holder = cast("Table", holder.get(section, {}))
+        if name not in holder:
             raise UsageError(f"the profile doesn't set {key!r}", remedy="padlite profile show")
-        del holder[path[-1]]
+        del holder[name]
     for key, value in changes.items():
-        _put(table, resolve_key(key), value)
+        path = resolve_key(key)
+        sentence = _sentence_path(table, path)
+        _put(table, path if sentence == path else (*sentence, "weight"), value)
+
+
+def _sentence_path(table: Table, path: KeyPath) -> KeyPath:
+    """Return where the sentence stands that *path* names as if it were a dimension of the model, else *path*."""
+    section = cast("Table", table.get(PREFERENCES, {}))
+    sentences = cast("Table", section.get(SENTENCES, {}))
+    named = len(path) == 2 and path[0] == PREFERENCES and path[1] in sentences
+    return (PREFERENCES, SENTENCES, path[1]) if named else path
 
 
 def _put(table: Table, path: KeyPath, value: ProfileValue) -> None:

@@ -36,6 +36,21 @@ def test_it_answers_in_words_and_a_style_changes_them(bundled: Home) -> None:
     assert set(styled["weights"]) >= DIMENSIONS
 
 
+def test_a_sentence_in_the_profile_bends_the_answer_and_can_be_turned_off(bundled: Home, tmp_path: Path) -> None:
+    profile = tmp_path / "mine.toml"
+    profile.write_text(
+        '[preferences.sentences]\nmerry = { text = "Be enthusiastic.", weight = 1.5 }\n', encoding="utf-8"
+    )
+    words = ("-p", "I just got a new puppy!", "--json", "--trace", "-n", "40")
+    plain = json.loads(bundled.run(*words).stdout)
+    told = json.loads(bundled.run(*words, "--profile", str(profile)).stdout)
+    off = json.loads(bundled.run(*words, "--profile", str(profile), "-w", "merry=0").stdout)
+    assert told["weights"]["merry"] == 1.5
+    assert "merry" in {token["changed_by"] for token in told["trace"]}
+    assert told["usage"]["prompt_tokens"] == told["usage"]["evaluated_tokens"] == plain["usage"]["prompt_tokens"]
+    assert off["text"] == plain["text"] != told["text"]
+
+
 def test_a_conversation_with_the_example_profile_reuses_what_was_read(bundled: Home) -> None:
     profile = Path(__file__).resolve().parents[2] / "examples" / "me.toml"
     words = ("--profile", str(profile)) if profile.exists() else ("-w", "friendly=1")

@@ -55,6 +55,10 @@ class StoreError(PadliteError):
     """Conversations can't be read or written."""
 
 
+class QueueFullError(PadliteError):
+    """So many answers are waiting for their turn already that no other is taken on."""
+
+
 class DecodingCancelled(PadliteError):
     """A prefill or a step was stopped on request (exit code 130)."""
 

@@ -12,14 +12,14 @@ from padlite.backends.llama import LlamaModel
 from padlite.backends.onnx import OnnxHead
 from padlite.bundle import Bundle, find_bundle, verify
 from padlite.contrast import ContrastReward
-from padlite.errors import BackendError
+from padlite.errors import BackendError, UsageError
 from padlite.options import DecodingOptions, EngineOptions
 from padlite.profile import Profile, check_dimensions
 from padlite.rewards import joined
 from padlite.seams import BaseModel, Dimension, RewardModel
 from padlite.session import Session
 from padlite.settings import Paths
-from padlite.streams import Streams
+from padlite.streams import ManySequences, Streams
 from padlite.template import ChatTemplate
 
 
@@ -63,40 +63,99 @@ def find_source(profile: Profile, *, paths: Paths | None = None) -> Source:
     )
 
 
-@contextlib.contextmanager
-def open_chat(profile: Profile, *, device: str = "auto", paths: Paths | None = None) -> Iterator[OpenChat]:
-    """Open what *profile* names and yield the conversation; everything is closed and freed afterwards.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenModels:
+    """Loaded models that belong together, for any number of conversations, of which *parallel* are answered at a time.
 
+    Each of these has room for *sentences* of its profile beside its own context.
+    """
+
+    source: Source
+    base: LlamaModel
+    reward: OnnxHead | None
+    template: ChatTemplate
+    parallel: int
+    sentences: int
+
+    @property
+    def sequences(self) -> range:
+        """The sequences of the base model that conversations may use; the last one is the probe's."""
+        return range(_sequences(self.parallel, self.sentences) - 1)
+
+    def session(self, profile: Profile, *, base: ManySequences | None = None) -> Session:
+        """Return a new conversation that follows *profile*; *base* stands for the base model if it is given.
+
+        Raises ProfileError for a dimension that the reward model lacks, UsageError for more sentences than there is
+        room for.
+        """
+        check_dimensions(profile, self.reward.dimensions if self.reward else ())
+        if len(profile.sentences) > self.sentences:
+            raise UsageError(
+                f"the profile has {len(profile.sentences)} sentences, and the model was opened with room for "
+                f"{self.sentences}",
+                remedy="open the model with this profile",
+            )
+        rewards: list[RewardModel] = [self.reward] if self.reward is not None else []
+        own = base or self.base
+        stepped: BaseModel = own
+        if profile.sentences:
+            stepped = streams = Streams(own)
+            rewards.append(_contrast(profile, streams, self.base, self.template))
+        return Session(
+            base=stepped,
+            tokenizer=self.base.tokenizer,
+            template=self.template,
+            reward=joined(rewards),
+            weights=profile.weights,
+            options=profile.decoding_options(self.source.defaults),
+            system=profile.system_text(),
+            overflow=profile.overflow,
+        )
+
+
+@contextlib.contextmanager
+def open_models(
+    profile: Profile,
+    *,
+    device: str = "auto",
+    paths: Paths | None = None,
+    parallel: int = 1,
+    sentences: int | None = None,
+) -> Iterator[OpenModels]:
+    """Open what *profile* names; everything is closed and freed afterwards.
+
+    *parallel* conversations may be answered at a time, each with room for *sentences* (default: the profile's own).
     Raises NotFoundError for missing files, BackendError for broken ones or a model without a chat template,
     RewardMismatchError for a head of another base, ProfileError for a dimension that the reward model lacks.
     """
     source = find_source(profile, paths=paths)
     if source.bundle is not None:
         verify(source.bundle, everything=False)
+    room = len(profile.sentences) if sentences is None else sentences
     with contextlib.ExitStack() as stack:
         reward = stack.enter_context(OnnxHead.open(source.reward, device=device)) if source.reward else None
         check_dimensions(profile, reward.dimensions if reward else ())
-        base = stack.enter_context(LlamaModel.open(source.base, _engine_options(profile, source, reward)))
+        options = _engine_options(profile, source, reward, parallel=parallel, sentences=room)
+        base = stack.enter_context(LlamaModel.open(source.base, options))
         template = chat_template(base)
-        rewards: list[RewardModel] = []
         if reward is not None:
             require_same_base(reward, base)
-            rewards.append(reward)
-        stepped: BaseModel = base
-        if profile.sentences:
-            stepped = streams = Streams(base)
-            rewards.append(_contrast(profile, streams, base, template))
-        session = Session(
-            base=stepped,
-            tokenizer=base.tokenizer,
-            template=template,
-            reward=joined(rewards),
-            weights=profile.weights,
-            options=profile.decoding_options(source.defaults),
-            system=profile.system_text(),
-            overflow=profile.overflow,
+        yield OpenModels(
+            source=source, base=base, reward=reward, template=template, parallel=parallel, sentences=room
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def open_chat(profile: Profile, *, device: str = "auto", paths: Paths | None = None) -> Iterator[OpenChat]:
+    """Open what *profile* names and yield the conversation; raises what `open_models` raises."""
+    with open_models(profile, device=device, paths=paths) as models:
+        yield OpenChat(
+            session=models.session(profile),
+            source=models.source,
+            base=models.base,
+            reward=models.reward,
+            template=models.template,
         )
-        yield OpenChat(session=session, source=source, base=base, reward=reward, template=template)
 
 
 def _contrast(profile: Profile, streams: Streams, base: LlamaModel, template: ChatTemplate) -> ContrastReward:
@@ -132,13 +191,20 @@ def require_same_base(reward: OnnxHead, base: LlamaModel) -> None:
     )
 
 
-def _engine_options(profile: Profile, source: Source, reward: OnnxHead | None) -> EngineOptions:
+def _engine_options(
+    profile: Profile, source: Source, reward: OnnxHead | None, *, parallel: int, sentences: int
+) -> EngineOptions:
     context_length = profile.context_length or (source.bundle.context_length if source.bundle else 0)
     return EngineOptions(
         context_length=context_length,
         threads=profile.threads,
         gpu_layers=profile.gpu_layers,
         hidden_states=reward is not None,
-        contexts=1 + len(profile.sentences),
-        sequences=max(4, 2 + len(profile.sentences)),  # one stays free for the head's probe
+        contexts=parallel * (1 + sentences),
+        sequences=_sequences(parallel, sentences),
     )
+
+
+def _sequences(parallel: int, sentences: int) -> int:
+    """Return how many sequences are needed: those being answered, two prompts kept for later, the head's probe."""
+    return parallel * (1 + sentences) + 3

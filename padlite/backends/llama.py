@@ -337,6 +337,10 @@ class LlamaModel:
         """Return how many tokens *sequence* holds."""
         return len(self._cached.get(sequence, ()))
 
+    def shared_tokens(self, tokens: Sequence[int], sequence: int = 0) -> int:
+        """Return how many of the first *tokens* are those that *sequence* begins with."""
+        return _common_prefix(self._cached.get(sequence, ()), tokens)
+
     def unit_hidden_state(self, text: str) -> FloatArray:
         """Return the hidden state (d,) after *text* on its own, scaled to length 1: what tells base models apart."""
         with self._spare_sequence() as sequence:

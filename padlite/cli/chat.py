@@ -69,7 +69,7 @@ class Keeping:
 def apply(profile: Profile, overrides: Overrides) -> Profile:
     """Return *profile* as *overrides* change it. Raises UsageError or NotFoundError."""
     if overrides.model is not None:
-        profile = _with_model(profile, overrides.model)
+        profile = profile.on_model(overrides.model)
     if overrides.reward is not None:
         profile = replace(profile, reward=overrides.reward.expanduser().absolute())
     if overrides.weights:
@@ -94,13 +94,6 @@ def _with_engine(profile: Profile, overrides: Overrides) -> Profile:
     )
     EngineOptions(threads=changed.threads, context_length=changed.context_length, gpu_layers=changed.gpu_layers)
     return changed
-
-
-def _with_model(profile: Profile, model: str) -> Profile:
-    """Return *profile* for the GGUF file or the bundle *model*; its own reward model belonged to its own base."""
-    if model.endswith(".gguf") or Path(model).is_file():
-        return replace(profile, base=Path(model).expanduser().absolute(), reward=None)
-    return replace(profile, model=model, base=None, reward=None)
 
 
 def _weight(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> tuple[tuple[str, float], ...]:

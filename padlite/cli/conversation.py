@@ -90,8 +90,7 @@ class Conversation:
 
     def use_profile(self, profile: Profile) -> None:
         """Follow *profile* from now on; the conversation stays. Raises UsageError if it is for another model."""
-        mine = (self.profile.model, self.profile.base, self.profile.reward)
-        if (profile.model, profile.base, profile.reward) != mine:
+        if not profile.has_model_of(self.profile):
             raise UsageError(
                 f"this profile is for another model than {self.model_name}",
                 remedy=f"leave and start: padlite chat --profile {profile.source or profile.name}",

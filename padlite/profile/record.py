@@ -85,6 +85,16 @@ class Profile:
         """Return *defaults* with what this profile sets."""
         return replace(defaults, **self.decoding)
 
+    def on_model(self, model: str) -> "Profile":
+        """Return this profile for the GGUF file or the bundle *model*; its reward model belonged to its own base."""
+        if model.endswith(".gguf") or Path(model).is_file():
+            return replace(self, base=Path(model).expanduser().absolute(), reward=None)
+        return replace(self, model=model, base=None, reward=None)
+
+    def has_model_of(self, other: "Profile") -> bool:
+        """Tell whether *other* names the same models, so that it can be followed without opening any."""
+        return (self.model, self.base, self.reward) == (other.model, other.base, other.reward)
+
     def system_text(self) -> str:
         """Return the text of the system turn: *system*, then *about*, word for word; empty if neither is written."""
         return "\n\n".join(text for text in (self.system.strip(), self.about.strip()) if text)

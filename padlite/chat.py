@@ -25,6 +25,8 @@ from padlite.seams import Dimension, Message
 from padlite.sequences import Seat, Sequences
 from padlite.session import Answer, Event, Finished, Session, Token
 
+MOST_PARALLEL = 16
+
 
 def open(  # noqa: A001 — `padlite.open` is what the caller writes
     profile: str | Path | Profile | None = None,
@@ -42,8 +44,12 @@ def open(  # noqa: A001 — `padlite.open` is what the caller writes
     others wait; more than *waiting* that wait are refused (None: never).
 
     Raises NotFoundError for a profile or a model that isn't there, ProfileError, and BackendError for models that can't
-    be used.
+    be used, UsageError for a *parallel* below 1 or above 16.
     """
+    if not 1 <= parallel <= MOST_PARALLEL:
+        raise UsageError(
+            f"parallel must be from 1 to {MOST_PARALLEL}, not {parallel!r}", remedy="padlite.open(…, parallel=2)"
+        )
     chosen = profile if isinstance(profile, Profile) else load_profile(str(profile)) if profile else Profile()
     if model is not None:
         chosen = chosen.on_model(str(model))
@@ -286,7 +292,11 @@ class Chat:
         self._require_open()
         chosen = self.profile
         if profile is not None:
-            chosen = profile if isinstance(profile, Profile) else load_profile(str(profile))
+            if not 1 <= parallel <= MOST_PARALLEL:
+        raise UsageError(
+            f"parallel must be from 1 to {MOST_PARALLEL}, not {parallel!r}", remedy="padlite.open(…, parallel=2)"
+        )
+    chosen = profile if isinstance(profile, Profile) else load_profile(str(profile))
         if not chosen.has_model_of(self.profile):
             raise UsageError(
                 f"this profile is for another model than {self.model_name}",

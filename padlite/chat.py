@@ -292,11 +292,7 @@ class Chat:
         self._require_open()
         chosen = self.profile
         if profile is not None:
-            if not 1 <= parallel <= MOST_PARALLEL:
-        raise UsageError(
-            f"parallel must be from 1 to {MOST_PARALLEL}, not {parallel!r}", remedy="padlite.open(…, parallel=2)"
-        )
-    chosen = profile if isinstance(profile, Profile) else load_profile(str(profile))
+            chosen = profile if isinstance(profile, Profile) else load_profile(str(profile))
         if not chosen.has_model_of(self.profile):
             raise UsageError(
                 f"this profile is for another model than {self.model_name}",

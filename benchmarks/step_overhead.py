@@ -25,7 +25,7 @@ from benchmarks.workloads import MODELS, PROMPT, Workload, print_result, say, wo
 from padlite.decode import Token, TokenTrace
 from padlite.opening import OpenChat, open_chat
 from padlite.prompt import prompt_tokens
-from padlite.scoring import choose, combine, log_normalizer, top_k
+from padlite.scoring import combine, log_normalizer, top_k
 from padlite.seams import Step
 from padlite.streaming import TextStream
 from padlite.template import Message
@@ -150,6 +150,7 @@ def _profiled_answer(chat: OpenChat, prompt: list[int], count: int, lap: Callabl
         raise RuntimeError("the workload has a reward head")
     options = chat.session.options
     weights = np.array(list(chat.session.weights.values()), dtype=np.float32)
+    push = weights * np.float32(options.strength)
     scratch = np.empty(base.vocabulary_size, dtype=np.float32)
     context, stream = list(prompt), TextStream(options.stop)
     state = base.prefill(context)
@@ -162,9 +163,8 @@ def _profiled_answer(chat: OpenChat, prompt: list[int], count: int, lap: Callabl
             Step(context=context, candidates=candidates, base_logits=base_logits, hidden=state.hidden, weights=weights)
         )
         lap("reward head")
-        fallback = not np.isfinite(features).all()
-        scores = combine(base_logits, features, weights, options.strength)
-        picks = [choose(each, temperature=0.0, top_p=1.0, min_p=0.0, draw=0.0) for each in (scores, base_logits)]
+        fallback = np.count_nonzero(np.isfinite(features)) != features.size
+        chosen = int(combine(base_logits, features, push).argmax())
         lap("guided scores, choice")
         normalizer = log_normalizer(state.logits, scratch, peak=base_logits[0])
         lap("log-normalizer (for the trace)")
@@ -172,9 +172,9 @@ def _profiled_answer(chat: OpenChat, prompt: list[int], count: int, lap: Callabl
             candidates=candidates,
             base_scores=base_logits - np.float32(normalizer),
             features=features,
-            push=weights * np.float32(options.strength),
-            chosen=picks[0],
-            base_choice=picks[1],
+            push=push,
+            chosen=chosen,
+            base_choice=0,
             fallback=fallback,
         )
         lap("trace")

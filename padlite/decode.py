@@ -29,15 +29,23 @@ class FinishReason(StrEnum):
     CANCELLED = "cancelled"
 
 
-@dataclass(slots=True)
 class Guidance:
-    """How hard each dimension pushes: preference *weights* (m,) and guidance *strength* β.
+    """How hard each dimension pushes: preference *weights* (m,) and guidance *strength* β, set together by `aim`.
 
-    Read at every token, so a change takes effect with the next one and nothing is evaluated again.
+    *push* (m,) is β·w, *active* whether any of it isn't 0. Read at every token, so a change takes effect with the next
+    one and nothing is evaluated again.
     """
 
-    weights: FloatArray
-    strength: float
+    __slots__ = ("active", "push", "strength", "weights")
+
+    def __init__(self, *, weights: FloatArray, strength: float) -> None:
+        self.aim(weights, strength)
+
+    def aim(self, weights: FloatArray, strength: float) -> None:
+        """Push with *strength* towards *weights*, which must not be written to afterwards."""
+        self.weights, self.strength = weights, strength
+        self.push = weights * np.float32(strength)
+        self.active = strength != 0.0 and bool(np.count_nonzero(weights))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,34 +171,38 @@ def decide(
     Without a reward model, at strength 0 or with all weights 0 the rewards are not even computed. Rewards that aren't
     finite leave the decision to the base model. *scratch* (V,) is overwritten.
     """
-    recent = context[-options.repetition_window :] if options.repetition_window else ()
-    logits = penalize_repetition(state.logits, recent, options.repetition_penalty)
+    logits = own = state.logits
+    if options.repetition_penalty != 1.0 and options.repetition_window:
+        logits = penalize_repetition(own, context[-options.repetition_window :], options.repetition_penalty)
     candidates = top_k(logits, options.candidates)
     base_logits = logits[candidates]
-    own_logits = base_logits if logits is state.logits else state.logits[candidates]
+    own_logits = base_logits if logits is own else own[candidates]
     # Before the rewards: they may step the engine, in whose memory the logits lie.
     base_scores = base_logits - np.float32(log_normalizer(logits, scratch, peak=base_logits[0]))
-    weights, beta = guidance.weights, guidance.strength
-    features, fallback = None, False
-    if reward is not None and beta != 0.0 and np.count_nonzero(weights):
+    weights, push, guided, fallback = guidance.weights, guidance.push, False, False
+    if reward is not None and guidance.active:
         features = reward.features(
             Step(context=context, candidates=candidates, base_logits=own_logits, hidden=state.hidden, weights=weights)
         )
-        fallback = bool(np.count_nonzero(np.isfinite(features)) < features.size)
-    if features is None or fallback:
-        features, beta = np.zeros((len(candidates), len(weights)), dtype=np.float32), 0.0
-    scores = combine(base_logits, features, weights, beta)
-    draw = rng.random() if options.temperature > 0.0 else 0.0
+        guided = np.count_nonzero(np.isfinite(features)) == features.size
+        fallback = not guided
+    if not guided:
+        features, push = np.zeros((len(candidates), len(weights)), dtype=np.float32), np.zeros_like(push)
+    scores = combine(base_logits, features, push) if guided else base_logits
+    if options.temperature == 0.0:
+        chosen, base_choice = int(scores.argmax()), 0  # the first of equals: the one the base prefers
+    else:
+        draw = rng.random()
+        chosen, base_choice = (
+            choose(each, temperature=options.temperature, top_p=options.top_p, min_p=options.min_p, draw=draw)
+            for each in (scores, base_logits)
+        )
     return TokenTrace(
         candidates=candidates,
         base_scores=base_scores,
         features=features,
-        push=weights * np.float32(beta),
-        chosen=_pick(scores, options, draw),
-        base_choice=_pick(base_logits, options, draw) if options.temperature > 0.0 else 0,
+        push=push,
+        chosen=chosen,
+        base_choice=base_choice,
         fallback=fallback,
     )
-
-
-def _pick(scores: FloatArray, options: DecodingOptions, draw: float) -> int:
-    return choose(scores, temperature=options.temperature, top_p=options.top_p, min_p=options.min_p, draw=draw)

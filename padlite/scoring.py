@@ -16,6 +16,7 @@ _COLUMNS = 512  # of the block-maximum search; 512 floats span whole cache lines
 _FEW_COLUMNS = 128  # for vocabularies up to _LARGE: fewer maxima to search, a little more to sort
 _SMALL = 4 * _COLUMNS  # below this a plain sort is as fast
 _LARGE = 32_768
+_SAFE_PEAK = 60.0  # e^60 times the largest vocabulary is well inside float32, and so is e^-60
 
 
 def top_k(logits: FloatArray, k: int) -> TokenArray:
@@ -49,9 +50,13 @@ def log_normalizer(logits: FloatArray, scratch: FloatArray, *, peak: np.float32)
 
     *peak* is about the largest of them: any number near it keeps the sum in range.
     """
+    shift = float(peak)
+    if abs(shift) <= _SAFE_PEAK:  # one pass less over the vocabulary
+        np.exp(logits, out=scratch)
+        return math.log(np.add.reduce(scratch))
     np.subtract(logits, peak, out=scratch)
     np.exp(scratch, out=scratch)
-    return float(peak) + math.log(np.add.reduce(scratch))
+    return shift + math.log(np.add.reduce(scratch))
 
 
 def penalize_repetition(logits: FloatArray, recent: Sequence[int], penalty: float) -> FloatArray:
@@ -69,16 +74,15 @@ def penalize_repetition(logits: FloatArray, recent: Sequence[int], penalty: floa
     return penalized
 
 
-def combine(base: FloatArray, features: FloatArray, weights: FloatArray, beta: float) -> FloatArray:
-    """Return the guided score of each candidate, (k,): *base* + *beta* · *features* @ *weights*.
+def combine(base: FloatArray, features: FloatArray, push: FloatArray) -> FloatArray:
+    """Return the guided score of each candidate, (k,): *base* + *features* @ *push*.
 
     *base* (k,) are logits or log-probabilities of the candidates (they differ by a constant), *features* (k, m),
-    *weights* (m,). With *beta* 0 this is *base* itself: the features are not looked at.
+    *push* (m,) the preference weights times the guidance strength β.
     PAD, guided decoding rule (docs/paper-map.md).
     """
-    if beta == 0.0:
-        return base
-    return np.asarray(base + np.float32(beta) * (features @ weights), dtype=np.float32)
+    scores: FloatArray = base + features @ push
+    return scores
 
 
 def pad_rewards(reward_logits: FloatArray, base_logits: FloatArray) -> FloatArray:

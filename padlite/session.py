@@ -93,7 +93,7 @@ class _Clock:
     first: float = 0.0
 
     def tick(self) -> None:
-        self.first = self.first or time.perf_counter()
+        self.first = time.perf_counter()
 
     def timings(self, tokens: int) -> Timings:
         now = time.perf_counter()
@@ -169,7 +169,7 @@ class Session:
     @options.setter
     def options(self, options: DecodingOptions) -> None:
         self._options = options
-        self._guidance.strength = options.strength
+        self._guidance.aim(self._guidance.weights, options.strength)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -189,7 +189,7 @@ class Session:
             )
         weights = self._guidance.weights.copy()
         weights[names.index(name)] = value
-        self._guidance.weights = weights
+        self._guidance.aim(weights, self._options.strength)
 
     def cancel(self) -> None:
         """Stop the answer being decoded, also during prefill. May be called from a signal handler or any thread."""
@@ -273,10 +273,14 @@ class Session:
         )  # fmt: skip
         try:
             for event in events:
-                clock.tick()
-                answer.take(event, evaluated=self._base.evaluated_tokens)
+                if not answer.tokens:
+                    clock.tick()
+                    answer.begin(self._base.evaluated_tokens)
                 if isinstance(event, Token):
+                    answer.tokens.append(event)
                     yield event
+                else:
+                    answer.end = event
         except PadliteError:
             self._messages = before
             raise
@@ -367,13 +371,9 @@ class _Transcript:
     def text(self) -> str:
         return "".join(token.text for token in self.tokens) + (self.end.text if self.end else "")
 
-    def take(self, event: Token | End, *, evaluated: int) -> None:
-        if not self.tokens:
-            self.evaluated = evaluated - self.evaluated
-        if isinstance(event, Token):
-            self.tokens.append(event)
-        else:
-            self.end = event
+    def begin(self, evaluated: int) -> None:
+        """Note what the prompt cost: the base model's count of tokens was *evaluated* at the first event."""
+        self.evaluated = evaluated - self.evaluated
 
     def message(self) -> Message:
         """Return the answer as a turn; one cut at a stop string no longer matches its ids, so it carries none."""

@@ -101,10 +101,10 @@ def test_temperature_zero_ignores_the_seed(logits: np.ndarray, one: int, other: 
 def test_raising_one_candidates_reward_never_lowers_its_rank(base: np.ndarray, index: int, by: float) -> None:
     index %= len(base)
     features = np.zeros((len(base), 1), dtype=np.float32)
-    weights = np.ones(1, dtype=np.float32)
-    before = combine(base, features, weights, 1.0)
+    push = np.ones(1, dtype=np.float32)
+    before = combine(base, features, push)
     features[index] = by
-    after = combine(base, features, weights, 1.0)
+    after = combine(base, features, push)
     assert (after > after[index]).sum() <= (before > before[index]).sum()
 
 

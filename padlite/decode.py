@@ -179,16 +179,18 @@ def decide(
     own_logits = base_logits if logits is own else own[candidates]
     # Before the rewards: they may step the engine, in whose memory the logits lie.
     base_scores = base_logits - np.float32(log_normalizer(logits, scratch, peak=base_logits[0]))
-    weights, push, guided, fallback = guidance.weights, guidance.push, False, False
+    weights, push, scores = guidance.weights, guidance.push, base_logits
+    features: FloatArray | None = None
+    fallback = False
     if reward is not None and guidance.active:
         features = reward.features(
             Step(context=context, candidates=candidates, base_logits=own_logits, hidden=state.hidden, weights=weights)
         )
-        guided = np.count_nonzero(np.isfinite(features)) == features.size
-        fallback = not guided
-    if not guided:
+        fallback = np.count_nonzero(np.isfinite(features)) != features.size
+    if features is None or fallback:
         features, push = np.zeros((len(candidates), len(weights)), dtype=np.float32), np.zeros_like(push)
-    scores = combine(base_logits, features, push) if guided else base_logits
+    else:
+        scores = combine(base_logits, features, push)
     if options.temperature == 0.0:
         chosen, base_choice = int(scores.argmax()), 0  # the first of equals: the one the base prefers
     else:

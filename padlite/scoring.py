@@ -81,7 +81,7 @@ def combine(base: FloatArray, features: FloatArray, push: FloatArray) -> FloatAr
     *push* (m,) the preference weights times the guidance strength β.
     PAD, guided decoding rule (docs/paper-map.md).
     """
-    scores: FloatArray = base + features @ push
+    scores: FloatArray = np.add(base, features @ push, dtype=np.float32)
     return scores
 
 

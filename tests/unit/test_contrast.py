@@ -71,7 +71,7 @@ def test_a_sentence_bends_the_answer_and_the_trace_says_so(together: bool | None
 
 def test_at_weight_one_the_scores_are_those_of_the_base_under_the_sentence() -> None:
     trace = Chat(pirate=1.0).say("hi").trace[0].trace
-    scores = combine(trace.base_scores, trace.features, trace.push, 1.0)
+    scores = combine(trace.base_scores, trace.features, trace.push)
     told = reacting(LETTERS.encode("s<end>be a pirateu<end>hia<end>", special=True))[trace.candidates]
     assert np.ptp(scores - told) < 1e-5
 
@@ -214,7 +214,7 @@ def ours(*contrasts: tuple[FloatArray, float], beta: float = 1.0) -> FloatArray:
     """The distribution that padlite's rule gives over all tokens, for contexts with their weights."""
     features = np.concatenate([pad_rewards(told, WITHOUT) for told, _ in contrasts], axis=1)
     weights = np.array([weight for _, weight in contrasts], dtype=np.float32)
-    scores = combine(WITHOUT, features, weights, beta)
+    scores = combine(WITHOUT, features, weights * np.float32(beta))
     return distribution(scores, temperature=1.0, top_p=1.0, min_p=0.0)
 
 

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.bare_loop import BareLoop, silence
 from benchmarks.workloads import MODELS, PROMPT, Workload, print_result, say, workload
 from padlite.decode import Token, TokenTrace
+from padlite.backends.onnx import OnnxHead
 from padlite.opening import OpenChat, open_chat
 from padlite.prompt import prompt_tokens
 from padlite.scoring import combine, log_normalizer, top_k
@@ -146,8 +147,8 @@ def _stopwatch(laps: dict[str, list[float]]) -> Iterator[Callable[[str], None]]:
 def _profiled_answer(chat: OpenChat, prompt: list[int], count: int, lap: Callable[[str], None]) -> None:
     """Do what `decode` and `decide` do to *count* tokens, with a stopwatch between the parts."""
     base, reward, tokenizer = chat.base, chat.reward, chat.base.tokenizer
-    if reward is None:
-        raise RuntimeError("the workload has a reward head")
+    if not isinstance(reward, OnnxHead):
+        raise TypeError("the workload has a reward head")
     options = chat.session.options
     weights = np.array(list(chat.session.weights.values()), dtype=np.float32)
     push = weights * np.float32(options.strength)

@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from padlite.backends.llama import LlamaModel
+from padlite.backends.llama import LlamaModel, LlamaTokenizer, physical_cores
 from padlite.backends.onnx import OnnxHead
+from padlite.backends.onnx_lm import OnnxLm
+from padlite.backends.onnx_reward import open_reward
 from padlite.bundle import Bundle, find_bundle, verify
 from padlite.contrast import ContrastReward
-from padlite.errors import BackendError, UsageError
+from padlite.errors import BackendError, ProfileError, UsageError
 from padlite.options import DecodingOptions, EngineOptions
 from padlite.profile import Profile, check_dimensions
+from padlite.reward_lm import PROMPT, LmReward
 from padlite.rewards import joined
 from padlite.seams import BaseModel, Dimension, RewardModel
 from padlite.session import Session
@@ -41,7 +44,7 @@ class OpenChat:
     session: Session
     source: Source
     base: LlamaModel
-    reward: OnnxHead | None
+    reward: OnnxHead | OnnxLm | None
     template: ChatTemplate
 
     @property
@@ -72,7 +75,7 @@ class OpenModels:
 
     source: Source
     base: LlamaModel
-    reward: OnnxHead | None
+    reward: OnnxHead | OnnxLm | None
     template: ChatTemplate
     parallel: int
     sentences: int
@@ -95,7 +98,12 @@ class OpenModels:
                 f"{self.sentences}",
                 remedy="open the model with this profile",
             )
-        rewards: list[RewardModel] = [self.reward] if self.reward is not None else []
+        _require_told(profile, self.reward)
+        rewards: list[RewardModel] = []
+        if isinstance(self.reward, OnnxLm):
+            rewards.append(_in_conversation(self.reward, self.base, self.template, profile))
+        elif self.reward is not None:
+            rewards.append(self.reward)
         own = base or self.base
         stepped: BaseModel = own
         if profile.sentences:
@@ -133,9 +141,15 @@ def open_models(
         verify(source.bundle, everything=False)
     room = len(profile.sentences) if sentences is None else sentences
     with contextlib.ExitStack() as stack:
-        reward = stack.enter_context(OnnxHead.open(source.reward, device=device)) if source.reward else None
+        reward: OnnxHead | OnnxLm | None = None
+        if source.reward is not None:
+            reward = _open_reward(source.reward, profile, device)
+            stack.callback(reward.close)
         check_dimensions(profile, reward.dimensions if reward else ())
-        options = _engine_options(profile, source, reward, parallel=parallel, sentences=room)
+        _require_told(profile, reward)
+        options = _engine_options(
+            profile, source, parallel=parallel, sentences=room, hidden_states=isinstance(reward, OnnxHead)
+        )
         base = stack.enter_context(LlamaModel.open(source.base, options))
         template = chat_template(base)
         if reward is not None:
@@ -169,6 +183,40 @@ def _contrast(profile: Profile, streams: Streams, base: LlamaModel, template: Ch
     )  # fmt: skip
 
 
+def _open_reward(path: Path, profile: Profile, device: str) -> OnnxHead | OnnxLm:
+    threads = profile.threads or physical_cores()
+    return open_reward(path, device=device, context_length=profile.context_length, threads=threads)
+
+
+def _require_told(profile: Profile, reward: OnnxHead | OnnxLm | None) -> None:
+    """Raise ProfileError if the profile's `reward_text` is needed and lacking, or there but of no use."""
+    where = f"{profile.source}: " if profile.source else ""
+    if isinstance(reward, OnnxLm):
+        if not (profile.reward_text or reward.info.preference):
+            raise ProfileError(
+                f"{where}the reward LM must be told what to prefer",
+                remedy="write it to the profile: reward_text = 'humor', or whatever it was trained on",
+            )
+    elif profile.reward_text:
+        raise ProfileError(
+            f"{where}reward_text is for a reward LM, which this model doesn't have", remedy="remove reward_text"
+        )
+
+
+def _in_conversation(reward: OnnxLm, base: LlamaModel, template: ChatTemplate, profile: Profile) -> LmReward:
+    """Return *reward* for one conversation, with a cache of its own."""
+    info = reward.info
+    return LmReward(
+        reward.with_own_cache(),
+        base.tokenizer,
+        _template(info.chat_template, base.tokenizer) if info.chat_template else template,
+        dimension=info.dimension,
+        preference=profile.reward_text or info.preference,
+        prompt=info.prompt or PROMPT,
+        base_context_length=base.context_length,
+    )
+
+
 def chat_template(base: LlamaModel) -> ChatTemplate:
     """Return the chat template of *base*; BackendError if it has none, as a guessed one makes a model talk nonsense."""
     source = base.chat_template
@@ -177,12 +225,18 @@ def chat_template(base: LlamaModel) -> ChatTemplate:
             f"{base.path.name} has no chat template, so padlite can't know how to talk to it",
             remedy="use an instruction-tuned (chat) GGUF",
         )
-    tokenizer = base.tokenizer
+    return _template(source, base.tokenizer)
+
+
+def _template(source: str, tokenizer: LlamaTokenizer) -> ChatTemplate:
     return ChatTemplate(source, beginning=tokenizer.named_text("bos"), end=tokenizer.named_text("eos"))
 
 
-def require_same_base(reward: OnnxHead, base: LlamaModel) -> None:
+def require_same_base(reward: OnnxHead | OnnxLm, base: LlamaModel) -> None:
     """Raise RewardMismatchError unless *reward* was made for *base*."""
+    if isinstance(reward, OnnxLm):
+        reward.require_base(vocabulary_size=base.vocabulary_size, tokenizer_sha256=base.tokenizer.sha256)
+        return
     reward.require_base(
         vocabulary_size=base.vocabulary_size,
         hidden_size=base.hidden_size,
@@ -192,14 +246,14 @@ def require_same_base(reward: OnnxHead, base: LlamaModel) -> None:
 
 
 def _engine_options(
-    profile: Profile, source: Source, reward: OnnxHead | None, *, parallel: int, sentences: int
+    profile: Profile, source: Source, *, parallel: int, sentences: int, hidden_states: bool
 ) -> EngineOptions:
     context_length = profile.context_length or (source.bundle.context_length if source.bundle else 0)
     return EngineOptions(
         context_length=context_length,
         threads=profile.threads,
         gpu_layers=profile.gpu_layers,
-        hidden_states=reward is not None,
+        hidden_states=hidden_states,
         contexts=parallel * (1 + sentences),
         sequences=_sequences(parallel, sentences),
     )

@@ -16,8 +16,8 @@ import numpy as np
 from padlite.backends import preflight
 from padlite.backends.onnx_head import INPUTS, OUTPUT, Probe
 from padlite.backends.onnx_head_reader import HeadInfo, read_head
-from padlite.backends.onnx_runtime import DEVICES, Binding, Session, bind, first_line, open_session
-from padlite.errors import BackendError, RewardMismatchError, UsageError
+from padlite.backends.onnx_runtime import Binding, Session, bind, first_line, open_session
+from padlite.errors import BackendError, RewardMismatchError
 from padlite.seams import Dimension, FloatArray, Message, Step, TokenArray
 
 PROBE_COSINE = 0.95
@@ -48,8 +48,6 @@ class OnnxHead:
 
         Raises NotFoundError, BackendError (unsafe, damaged or no head; no CUDA), UsageError (unknown device).
         """
-        if device not in DEVICES:
-            raise UsageError(f"unknown device {device!r}", remedy=f"use one of {', '.join(DEVICES)}")
         info = read_head(preflight.inspect(path, kind="head"))
         return cls(open_session(str(path), device), info)
 

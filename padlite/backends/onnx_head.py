@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from padlite.backends import onnx_schema as onnx
+from padlite.backends.onnx_metadata import SCHEMA
 from padlite.errors import UsageError
 from padlite.seams import Dimension, FloatArray
 from padlite.whole_files import write_whole
 
-SCHEMA = "1"
 OPSET = 21
 INLINE_BYTES = 2**20
 INPUTS = ("hidden", "candidates")

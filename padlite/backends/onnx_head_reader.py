@@ -4,20 +4,16 @@ Because the graph is always the same, the size of every intermediate result is k
 `onnx_head`. Doesn't look at what may be unsafe in any ONNX file (`preflight` comes first) and runs nothing.
 """
 
-import json
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 
 from padlite.backends import onnx_schema as onnx
-from padlite.backends.onnx_head import LAYOUT, OUTPUT, PROBE_TOLERANCE, SCHEMA, Probe
+from padlite.backends.onnx_head import LAYOUT, OUTPUT, PROBE_TOLERANCE, Probe
+from padlite.backends.onnx_metadata import Metadata, is_finite, signature
 from padlite.errors import BackendError
 from padlite.seams import Dimension
-
-_REMEDY = "export the head again with this version of padlite, or choose another reward model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,34 +30,20 @@ class HeadInfo:
 
 def read_head(model: onnx.Model) -> HeadInfo:
     """Return what *model* says about itself; raise BackendError unless metadata and graph are those of a head."""
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    _check_schema(metadata)
+    metadata = Metadata.of(model, "head")
     vocabulary_size, width, rank, count = _check_graph(model.graph)
-    dimensions = _read_dimensions(metadata, count)
-    if metadata.get("padlite.n_embd") != str(width):
-        raise _refused(f"it says n_embd = {metadata.get('padlite.n_embd')!r}, but its graph reads {width} numbers")
+    dimensions = metadata.dimensions(count)
+    if metadata.values.get("padlite.n_embd") != str(width):
+        given = metadata.values.get("padlite.n_embd")
+        raise _refused(f"it says n_embd = {given!r}, but its graph reads {width} numbers")
     return HeadInfo(
         dimensions=dimensions,
         vocabulary_size=vocabulary_size,
         hidden_size=width,
         rank=rank,
-        tokenizer_sha256=_read_sha256(metadata),
+        tokenizer_sha256=metadata.sha256("padlite.tokenizer_sha256"),
         probe=_read_probe(metadata, width),
     )
-
-
-def _check_schema(metadata: Mapping[str, str]) -> None:
-    schema, kind = metadata.get("padlite.schema"), metadata.get("padlite.kind")
-    if schema is None:
-        raise BackendError(
-            "this ONNX file is no padlite reward model: it has no padlite.schema in its metadata", remedy=_REMEDY
-        )
-    if schema != SCHEMA:
-        raise BackendError(
-            f"the reward model has schema {schema[:20]!r}, this padlite reads {SCHEMA!r}", remedy="upgrade padlite"
-        )
-    if kind != "head":
-        raise _refused(f"its kind is {(kind or '')[:20]!r}, not 'head'")
 
 
 def _check_graph(graph: onnx.Graph) -> tuple[int, int, int, int]:
@@ -110,7 +92,7 @@ def _check_value(
     values: onnx.Messages[onnx.Value], index: int, name: str, item: int, shape: tuple[int | str, ...]
 ) -> None:
     """Raise BackendError unless the input or output *index* has this name, item type and shape (names fit any size)."""
-    found = _signature(values[index]) if index < len(values) else None
+    found = signature(values[index]) if index < len(values) else None
     if found is None or found[:2] != (name, item) or len(found[2]) != len(shape):
         fits = False
     else:
@@ -121,47 +103,14 @@ def _check_value(
         raise _refused(f"it has no input or output {name!r} ({sizes}) {kind} in place {index + 1}")
 
 
-def _signature(value: onnx.Value) -> tuple[str, int, tuple[int | str, ...]]:
-    tensor = value.type.tensor_type
-    return value.name, tensor.elem_type, tuple(each.dim_param or each.dim_value for each in tensor.shape.dim)
-
-
-def _read_dimensions(metadata: Mapping[str, str], count: int) -> tuple[Dimension, ...]:
-    listed = _from_json(metadata, "padlite.dimensions")
-    if not isinstance(listed, list):
-        raise _refused("padlite.dimensions isn't a list")
-    entries = cast(list[object], listed)
-    if len(entries) != count:
-        raise _refused(f"it names {len(entries)} dimensions, but its graph computes {count}")
-    dimensions = tuple(map(_read_dimension, entries))
-    if len({each.name for each in dimensions}) != len(dimensions):
-        raise _refused("two of its dimensions have the same name")
-    return dimensions
-
-
-def _read_dimension(entry: object) -> Dimension:
-    fields = cast(dict[str, object], entry) if isinstance(entry, dict) else {}
-    name, description, scale = fields.get("name"), fields.get("description", ""), fields.get("scale", 1.0)
-    if not (isinstance(name, str) and name and isinstance(description, str) and _is_finite(scale)):
-        raise _refused("an entry of padlite.dimensions isn't {name, description, scale}")
-    return Dimension(name=name, description=description, scale=float(cast(float, scale)))
-
-
-def _read_sha256(metadata: Mapping[str, str]) -> str:
-    value = metadata.get("padlite.tokenizer_sha256", "")
-    if not re.fullmatch("[0-9a-f]{64}", value):
-        raise _refused("padlite.tokenizer_sha256 isn't a sha256 in hexadecimal")
-    return value
-
-
-def _read_probe(metadata: Mapping[str, str], width: int) -> Probe:
-    entry = _from_json(metadata, "padlite.probe")
+def _read_probe(metadata: Metadata, width: int) -> Probe:
+    entry = metadata.json("padlite.probe")
     fields = cast(dict[str, object], entry) if isinstance(entry, dict) else {}
     text, numbers = fields.get("text"), fields.get("hidden")
     if not isinstance(text, str) or not text or not isinstance(numbers, list):
         raise _refused("padlite.probe isn't {text, hidden}")
     values = cast(list[object], numbers)
-    if len(values) != width or not all(map(_is_finite, values)):
+    if len(values) != width or not all(map(is_finite, values)):
         raise _refused(f"the hidden state in padlite.probe isn't {width} finite numbers")
     hidden = np.array(values, dtype=np.float64)
     length = float(np.linalg.norm(hidden))
@@ -170,21 +119,5 @@ def _read_probe(metadata: Mapping[str, str], width: int) -> Probe:
     return Probe(text=text, hidden=(hidden / length).astype(np.float32))
 
 
-def _from_json(metadata: Mapping[str, str], key: str) -> object:
-    if key not in metadata:
-        raise _refused(f"its metadata lacks {key}")
-    try:
-        return cast(object, json.loads(metadata[key]))
-    except (ValueError, RecursionError) as error:
-        raise _refused(f"{key} in its metadata is no JSON") from error
-
-
-def _is_finite(value: object) -> bool:
-    """Tell whether *value* is a number that a float32 can hold."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return abs(value) < 1e30
-
-
 def _refused(reason: str) -> BackendError:
-    return BackendError(f"the reward head can't be used: {reason}", remedy=_REMEDY)
+    return Metadata({}, "head").refused(reason)

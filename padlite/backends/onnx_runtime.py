@@ -1,9 +1,9 @@
-"""How ONNX Runtime is installed, what of it works here, and opening a file with it: quietly, on one thread.
+"""How ONNX Runtime is installed, what of it works here, and opening a file with it: quietly, on few threads.
 
 It is imported when something is opened, not before. Its two packages (onnxruntime and onnxruntime-gpu) overwrite each
-other without a word, and a CUDA that is compiled in needn't be usable: both are found out by trying. One thread that
-doesn't spin, because the defaults double the time per token beside llama.cpp. Knows nothing of reward models, nor
-whether a file is safe to open (`preflight`).
+other without a word, and a CUDA that is compiled in needn't be usable: both are found out by trying. One thread, or
+few that don't spin, because the defaults double the time per token beside llama.cpp. Knows nothing of reward models,
+nor whether a file is safe to open (`preflight`).
 """
 
 import contextlib
@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, cast
 
+import numpy as np
+
 from padlite.backends import onnx_schema
-from padlite.errors import BackendError
+from padlite.errors import BackendError, UsageError
 from padlite.seams import FloatArray, TokenArray
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -49,6 +51,14 @@ class RuntimeReport:
     version: str
     providers: tuple[str, ...]
     remedy: str
+
+
+class Buffer(Protocol):
+    """What is used of onnxruntime.OrtValue: an array where the session runs, which stays there."""
+
+    def numpy(self) -> FloatArray:
+        """Return its content."""
+        ...
 
 
 class Session(Protocol):
@@ -86,6 +96,18 @@ class Binding(Protocol):
         """Write the output *name* to *address*."""
         ...
 
+    def bind_cpu_input(self, name: str, value: FloatArray | TokenArray, /) -> None:
+        """Let the next run read a copy of *value*."""
+        ...
+
+    def bind_ortvalue_input(self, name: str, value: Buffer, /) -> None:
+        """Let every run from now on read *value* itself."""
+        ...
+
+    def bind_ortvalue_output(self, name: str, value: Buffer, /) -> None:
+        """Let every run from now on write into *value*."""
+        ...
+
 
 class _Options(Protocol):
     """What is used of onnxruntime.SessionOptions."""
@@ -97,10 +119,17 @@ class _Options(Protocol):
     def add_session_config_entry(self, key: str, value: str, /) -> None: ...
 
 
+class _Values(Protocol):
+    """What is used of the class onnxruntime.OrtValue."""
+
+    def ortvalue_from_numpy(self, value: FloatArray, device: str, number: int, /) -> Buffer: ...
+
+
 class _Runtime(Protocol):
     """What is used of the module onnxruntime."""
 
     __version__: str
+    OrtValue: _Values
 
     def SessionOptions(self) -> _Options: ...  # noqa: N802  the library's name
     def InferenceSession(  # noqa: N802  the library's name
@@ -163,8 +192,13 @@ def _load_runtime() -> _Runtime:
     return cast(_Runtime, onnxruntime)
 
 
-def open_session(model: str | bytes, device: str) -> Session:
-    """Open *model* on *device*; 'auto' takes the CPU without a word where CUDA doesn't work."""
+def open_session(model: str | bytes, device: str, *, threads: int = 1) -> Session:
+    """Open *model* on *device*; 'auto' takes the CPU without a word where CUDA doesn't work.
+
+    Raises UsageError for a device of another name, BackendError when it can't be opened.
+    """
+    if device not in DEVICES:
+        raise UsageError(f"unknown device {device!r}", remedy=f"use one of {', '.join(DEVICES)}")
     runtime = _load_runtime()
     compiled = CUDA in runtime.get_available_providers()
     if device == "cuda" and not compiled:
@@ -176,7 +210,7 @@ def open_session(model: str | bytes, device: str) -> Session:
         if device == "cuda":
             raise BackendError("CUDA was asked for, but ONNX Runtime can't use it here", remedy=_CUDA_REMEDY)
     try:
-        return runtime.InferenceSession(model, _options(runtime), providers=[CPU], enable_fallback=0)
+        return runtime.InferenceSession(model, _options(runtime, threads), providers=[CPU], enable_fallback=0)
     except Exception as error:
         raise BackendError(
             f"ONNX Runtime can't open the reward model: {first_line(error)}", remedy="copy or download it again"
@@ -193,9 +227,15 @@ def bind(session: Session, inputs: Mapping[str, FloatArray | TokenArray], output
     return binding
 
 
-def _options(runtime: _Runtime) -> _Options:
+def zeros(shape: Sequence[int], session: Session) -> Buffer:
+    """Return an array of zeros (float32) where *session* runs; on a CPU its memory is taken when it is first used."""
+    place = "cuda" if session.get_providers()[0] == CUDA else "cpu"
+    return _load_runtime().OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype=np.float32), place, 0)
+
+
+def _options(runtime: _Runtime, threads: int = 1) -> _Options:
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = _FATAL
     return options

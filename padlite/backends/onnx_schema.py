@@ -20,8 +20,8 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from padlite.errors import BackendError
 
-FLOAT, INT64, FLOAT16 = 1, 7, 10
-ITEM_SIZE = {FLOAT: 4, INT64: 8, FLOAT16: 2}
+FLOAT, UINT8, INT64, FLOAT16 = 1, 2, 7, 10
+ITEM_SIZE = {FLOAT: 4, UINT8: 1, INT64: 8, FLOAT16: 2}
 EXTERNAL = 1
 
 T_co = TypeVar("T_co", covariant=True)

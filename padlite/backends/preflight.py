@@ -17,19 +17,34 @@ from padlite.backends import onnx_schema as onnx
 from padlite.errors import BackendError, NotFoundError
 
 _REMEDY = "don't use this file; get the reward model from a source you trust"
-_MEDIUM = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
-    """What a kind of reward model may contain: *operators* by domain, and upper bounds for counts and bytes."""
+    """What a kind of reward model may contain: *operators* by domain, and upper bounds for counts and bytes.
+
+    *values* are inputs, outputs and notes on what lies between; *numbers* the types of arrays besides float and int64.
+    """
 
     operators: Mapping[str, frozenset[str]]
     nodes: int
     tensors: int
-    file_bytes: int
+    values: int
+    parts: int
     weight_bytes: int
+    numbers: frozenset[int] = frozenset()
 
+
+_MEDIUM = 2**20
+_MAX_ENTRIES = 64
+
+# What the exporters of padlite_export make of the architectures they know.
+_LM_OPERATORS = frozenset(
+    {
+        "Add", "Cast", "Concat", "Gather", "Gelu", "Gemm", "MatMul", "Mul", "ReduceLogSumExp", "ReduceSum", "Reshape",
+        "Shape", "Sigmoid", "SimplifiedLayerNormalization", "Split", "Sub", "Tanh", "Unsqueeze",
+    }
+)  # fmt: skip
 
 ALLOWANCES: Mapping[str, Allowance] = MappingProxyType(
     {
@@ -37,8 +52,25 @@ ALLOWANCES: Mapping[str, Allowance] = MappingProxyType(
             operators=MappingProxyType({"": frozenset({"Cast", "Gather", "MatMul", "Reshape"})}),
             nodes=16,
             tensors=16,
-            file_bytes=4 * _MEDIUM,
+            values=_MAX_ENTRIES,
+            parts=4096,
             weight_bytes=2048 * _MEDIUM,
+        ),
+        "lm": Allowance(
+            operators=MappingProxyType(
+                {
+                    "": _LM_OPERATORS,
+                    "com.microsoft": frozenset(
+                        {"GroupQueryAttention", "MatMulNBits", "SkipSimplifiedLayerNormalization"}
+                    ),
+                }
+            ),
+            nodes=8192,
+            tensors=8192,
+            values=1024,
+            parts=200_000,
+            weight_bytes=65_536 * _MEDIUM,
+            numbers=frozenset({onnx.UINT8}),
         ),
     }
 )
@@ -46,9 +78,9 @@ ALLOWANCES: Mapping[str, Allowance] = MappingProxyType(
 _IR_VERSIONS = range(8, 14)
 _OPSETS = range(13, 27)
 _PLAIN_ATTRIBUTES = {1: "f", 2: "i", 3: "s", 6: "floats", 7: "ints", 8: "strings"}  # AttributeProto.type → its field
+_NUMBERS = frozenset({onnx.FLOAT, onnx.FLOAT16, onnx.INT64})
 _MAX_RANK = 8
-_MAX_ENTRIES = 64
-_MAX_MESSAGES = 4096
+_FILE_BYTES = 4 * _MEDIUM
 
 
 def inspect(path: Path, *, kind: str = "head") -> onnx.Model:
@@ -57,14 +89,31 @@ def inspect(path: Path, *, kind: str = "head") -> onnx.Model:
     Raises NotFoundError if there is no such file, BackendError with the reason if it must not be opened.
     """
     allowance = ALLOWANCES[kind]
-    model = onnx.parse_model(_read(path, allowance.file_bytes))
+    model = onnx.parse_model(_read(path, _FILE_BYTES))
     _check_parts(model, allowance)
     for node in model.graph.node:
         _check_operator(node, kind, allowance)
-    _check_messages(model)
-    if sum(_tensor_bytes(tensor, path) for tensor in model.graph.initializer) > allowance.weight_bytes:
+    _check_messages(model, allowance.parts)
+    if sum(_tensor_bytes(tensor, path, allowance) for tensor in model.graph.initializer) > allowance.weight_bytes:
         raise _refused(f"its weights are larger than {allowance.weight_bytes // _MEDIUM} MiB")
     return model
+
+
+def kind_of(path: Path) -> str:
+    """Return what kind of reward model the file *path* says it is: a key of `ALLOWANCES`.
+
+    Raises NotFoundError if there is no such file, BackendError if it says nothing or something unknown.
+    """
+    model = onnx.parse_model(_read(path, _FILE_BYTES))
+    kind = next((entry.value for entry in model.metadata_props if entry.key == "padlite.kind"), None)
+    if kind is None:
+        raise BackendError(
+            f"{path.name} is no padlite reward model: its metadata lacks padlite.kind",
+            remedy="export it with `padlite export reward`",
+        )
+    if kind not in ALLOWANCES:
+        raise _refused(f"its kind {_shown(kind)} is none of {', '.join(ALLOWANCES)}")
+    return kind
 
 
 def _read(path: Path, limit: int) -> bytes:
@@ -107,8 +156,8 @@ def _check_parts(model: onnx.Model, allowance: Allowance) -> None:
             f"it has {len(graph.node)} operators and {len(graph.initializer)} arrays, "
             f"more than {allowance.nodes} and {allowance.tensors}"
         )
-    if values > _MAX_ENTRIES or entries > _MAX_ENTRIES:
-        raise _refused(f"it has more than {_MAX_ENTRIES} inputs, outputs or metadata entries")
+    if values > allowance.values or entries > _MAX_ENTRIES:
+        raise _refused(f"it has more than {allowance.values} inputs and outputs or {_MAX_ENTRIES} metadata entries")
     if model.ir_version not in _IR_VERSIONS:
         raise _refused(f"its format version {model.ir_version} is unknown")
     for opset in model.opset_import:
@@ -116,11 +165,11 @@ def _check_parts(model: onnx.Model, allowance: Allowance) -> None:
             raise _refused(f"it uses operator set {_shown(opset.domain or 'ai.onnx')} {opset.version}")
 
 
-def _check_messages(model: onnx.Model) -> None:
+def _check_messages(model: onnx.Model, most: int) -> None:
     """Refuse a file with too many parts, or with a field that only other readers might understand."""
     for number, part in enumerate(onnx.walk(model)):
-        if number > _MAX_MESSAGES:
-            raise _refused(f"it has more than {_MAX_MESSAGES} parts")
+        if number > most:
+            raise _refused(f"it has more than {most} parts")
         if onnx.has_unknown_fields(part):
             raise _refused("it holds fields that this version of padlite doesn't know")
 
@@ -147,11 +196,11 @@ def _names(allowance: Allowance) -> Iterator[str]:
         yield from (f"{domain}.{name}" if domain else name for name in names)
 
 
-def _tensor_bytes(tensor: onnx.Tensor, path: Path) -> int:
+def _tensor_bytes(tensor: onnx.Tensor, path: Path, allowance: Allowance) -> int:
     """Return the size of an array; refuse one whose bytes aren't exactly what its shape says."""
     name = _shown(tensor.name)
     item = onnx.ITEM_SIZE.get(tensor.data_type)
-    if item is None:
+    if item is None or (tensor.data_type not in _NUMBERS and tensor.data_type not in allowance.numbers):
         raise _refused(f"its array {name} has number type {tensor.data_type}, not float16, float32 or int64")
     if len(tensor.dims) > _MAX_RANK or any(size < 0 for size in tensor.dims):
         raise _refused(f"its array {name} has an impossible shape")

@@ -192,10 +192,10 @@ def _dimensions_of(chosen: Profile) -> Sequence[Named]:
                 f"{key} names a file that isn't there: {file}", remedy=f"padlite profile set {key}=FILE"
             )
     if chosen.reward is not None:
-        from padlite.backends.onnx import OnnxHead
+        from padlite.backends.onnx_reward import open_reward
 
-        with OnnxHead.open(chosen.reward) as head:
-            return head.dimensions
+        with open_reward(chosen.reward) as reward:
+            return reward.dimensions
     if chosen.base is not None:
         return ()
     from padlite.bundle import find_bundle

@@ -33,12 +33,16 @@ def facts(shown: Profile) -> list[tuple[str, str]]:
     """Return what a profile says apart from its weights, as labels and values."""
     found = [("name", shown.name), ("file", str(shown.source or "")), ("model", _model_of(shown))]
     found += [("reward", str(shown.reward))] if shown.reward else []
-    found += [(key, text) for key, text in (("about", shown.about), ("system", shown.system)) if text]
+    found += [(key, text) for key, text in _texts(shown) if text]
     found += [(key, json.dumps(value, ensure_ascii=False)) for key, value in shown.decoding.items()]
     found += [("context", str(shown.context_length))] if shown.context_length else []
     found += [("threads", str(shown.threads))] if shown.threads else []
     found += [("gpu layers", str(shown.gpu_layers))] if shown.gpu_layers >= 0 else []
     return [*found, ("overflow", shown.overflow.value)]
+
+
+def _texts(shown: Profile) -> tuple[tuple[str, str], ...]:
+    return ("reward text", shown.reward_text), ("about", shown.about), ("system", shown.system)
 
 
 def indented(text: str) -> str:
@@ -52,6 +56,7 @@ def as_record(shown: Profile) -> dict[str, object]:
     return {
         "name": shown.name,
         "model": None if shown.base else shown.model,
+        "reward_text": shown.reward_text,
         "about": shown.about,
         "system": shown.system,
         "preferences": dict(shown.preferences),

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from padlite.backends.onnx_lm import OnnxLm
 from padlite.diagnosis.finding import Fact, Finding, Status
 from padlite.diagnosis.machine import gigabytes
 from padlite.opening import OpenChat, Source, open_chat
@@ -65,7 +66,8 @@ def _loaded(chat: OpenChat, seconds: float) -> Finding:
         "seconds": round(seconds, 3),
     }
     length = base.context_length
-    head = f"reward head for {', '.join(names)}" if reward else "no reward model"
+    kind = "reward LM" if isinstance(reward, OnnxLm) else "reward head"
+    head = f"{kind} for {', '.join(names)}" if reward else "no reward model"
     return Finding(
         subject="model",
         text=f"{chat.model_name} ({base.description}), context {length:,}, {head}; opened in {seconds:.1f} s",

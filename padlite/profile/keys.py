@@ -18,7 +18,7 @@ class Engine(TypedDict, total=False):
     gpu_layers: int
 
 
-TOP_LEVEL = ("name", "model", "base", "reward", "about", "system")
+TOP_LEVEL = ("name", "model", "base", "reward", "reward_text", "about", "system")
 PREFERENCES = "preferences"
 SENTENCES = "sentences"  # under [preferences]: dimensions that are preference sentences, not the model's own
 SECTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(

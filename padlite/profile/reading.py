@@ -99,6 +99,7 @@ class _Reader:
             model=self._text(data, "model") or DEFAULT_MODEL,
             base=self._path(data, "base"),
             reward=self._path(data, "reward"),
+            reward_text=self._text(data, "reward_text") or "",
             about=self._text(data, "about") or "",
             system=self._text(data, "system") or "",
             preferences=MappingProxyType(

@@ -54,9 +54,9 @@ class Profile:
     """What one person prefers, and on which model.
 
     The model is the bundle *model*, unless *base* names a GGUF file (with its *reward*, or without); *reward* can also
-    replace a bundle's. *preferences* weigh the model's own dimensions, *sentences* are dimensions of the profile itself
-    (a weight in *preferences* goes before that of the sentence). *decoding* holds only what the
-    profile sets, the engine's keys are those of EngineOptions.
+    replace a bundle's. *reward_text* is the preference that a reward LM is told. *preferences* weigh the model's own
+    dimensions, *sentences* are dimensions of the profile itself (a weight in *preferences* goes before that of the
+    sentence). *decoding* holds only what the profile sets, the engine's keys are those of EngineOptions.
     *source* is the file, *lines* the line of each weight in it.
     """
 
@@ -64,6 +64,7 @@ class Profile:
     model: str = DEFAULT_MODEL
     base: Path | None = None
     reward: Path | None = None
+    reward_text: str = ""
     about: str = ""
     system: str = ""
     preferences: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -92,8 +93,9 @@ class Profile:
         return replace(self, model=model, base=None, reward=None)
 
     def has_model_of(self, other: "Profile") -> bool:
-        """Tell whether *other* names the same models, so that it can be followed without opening any."""
-        return (self.model, self.base, self.reward) == (other.model, other.base, other.reward)
+        """Tell whether *other* names the same models, told the same, so that it can be followed without opening any."""
+        mine = (self.model, self.base, self.reward, self.reward_text)
+        return mine == (other.model, other.base, other.reward, other.reward_text)
 
     def system_text(self) -> str:
         """Return the text of the system turn: *system*, then *about*, word for word; empty if neither is written."""

@@ -1,0 +1,202 @@
+"""A reward LM in ONNX Runtime: what it scores, what its cache keeps, what is refused."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from padlite.backends import onnx_schema as onnx
+from padlite.backends.onnx_lm import OnnxLm
+from padlite.backends.onnx_reward import open_reward
+from padlite.errors import BackendError, ContextFullError, DecodingCancelled, RewardMismatchError, UsageError
+from padlite.scoring import choose, combine, pad_rewards
+from tests import lms
+from tests.heads import edit, set_metadata, write_small_head
+
+RECORDED = json.loads((Path(__file__).parents[1] / "golden" / "pad_greedy_choices.json").read_text())["cases"]
+TEXT = [5, 9, 1, 30, 22, 7, 7, 39, 0, 12]
+CANDIDATES = np.array([3, 17, 39], dtype=np.int64)
+WEIGHTS = lms.random_weights()
+
+
+@pytest.fixture
+def lm(tmp_path: Path) -> Iterator[OnnxLm]:
+    with OnnxLm.open(lms.write_lm(tmp_path / "reward.onnx", WEIGHTS)) as lm:
+        yield lm
+
+
+def test_scores_are_those_of_the_whole_text_at_once(lm: OnnxLm) -> None:
+    scores = lm.scores(TEXT, CANDIDATES, keep=0)
+    np.testing.assert_allclose(scores, lms.reference_scores(WEIGHTS, TEXT)[CANDIDATES], atol=1e-4)
+
+
+def test_a_text_fed_in_pieces_scores_like_the_whole(lm: OnnxLm) -> None:
+    for begin, end in ((0, 4), (4, 5), (5, 9)):
+        lm.scores(TEXT[begin:end], CANDIDATES, keep=begin)
+        assert lm.cached_tokens == end
+    scores = lm.scores(TEXT[9:], CANDIDATES, keep=9)
+    np.testing.assert_allclose(scores, lms.reference_scores(WEIGHTS, TEXT)[CANDIDATES], atol=1e-4)
+    assert lm.evaluated_tokens == len(TEXT)
+
+
+def test_going_back_forgets_what_came_after(lm: OnnxLm) -> None:
+    lm.scores(TEXT, CANDIDATES, keep=0)
+    scores = lm.scores([8, 2], CANDIDATES, keep=6)
+    np.testing.assert_allclose(scores, lms.reference_scores(WEIGHTS, [*TEXT[:6], 8, 2])[CANDIDATES], atol=1e-4)
+    assert lm.cached_tokens == 8
+
+
+def test_an_earlier_result_stays_as_it_was(lm: OnnxLm) -> None:
+    first = lm.scores(TEXT[:3], CANDIDATES, keep=0)
+    kept = first.copy()
+    lm.scores(TEXT[3:], CANDIDATES, keep=3)
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_normalized_scores_are_log_probabilities(tmp_path: Path) -> None:
+    with OnnxLm.open(lms.write_lm(tmp_path / "reward.onnx", WEIGHTS, normalized=True)) as lm:
+        scores = lm.scores(TEXT, np.arange(40, dtype=np.int64), keep=0)
+    logits = lms.reference_scores(WEIGHTS, TEXT)
+    assert lm.info.normalized
+    np.testing.assert_allclose(scores, logits - np.logaddexp.reduce(logits), atol=1e-4)
+
+
+def test_every_recorded_decision_of_pad_comes_out_of_a_reward_lm_file(tmp_path: Path) -> None:
+    table = np.zeros((len(RECORDED), len(RECORDED)), dtype=np.float32)
+    for at, case in enumerate(RECORDED):  # after token `at` come its candidates, numbered as they stand there
+        table[at, : case["k"]] = case["reward_logits"]
+    with OnnxLm.open(lms.write_lm(tmp_path / "reward.onnx", lms.reading_off(table))) as lm:
+        chosen = []
+        for at, case in enumerate(RECORDED):
+            base = np.array(case["base_logits"], dtype=np.float32)
+            features = pad_rewards(lm.scores([at], np.arange(case["k"], dtype=np.int64), keep=0), base)
+            scores = combine(base, features, np.array([case["w"]], dtype=np.float32), 1.0)
+            pick = choose(scores, temperature=0.0, top_p=1.0, min_p=0.0, draw=0.0)
+            chosen.append(case["candidates"][pick])
+    assert len(chosen) == 108
+    assert chosen == [case["chosen"] for case in RECORDED]
+
+
+def test_a_text_that_does_not_fit_is_refused_whole(tmp_path: Path) -> None:
+    with OnnxLm.open(lms.write_lm(tmp_path / "reward.onnx", WEIGHTS), context_length=8) as lm:
+        lm.scores(TEXT[:4], CANDIDATES, keep=0)
+        with pytest.raises(ContextFullError, match="context of 8 tokens"):
+            lm.scores(TEXT[4:9], CANDIDATES, keep=4)
+        lm.scores(TEXT[4:8], CANDIDATES, keep=4)
+
+
+def test_the_context_is_never_longer_than_it_was_made_for(tmp_path: Path) -> None:
+    with OnnxLm.open(lms.write_lm(tmp_path / "reward.onnx", WEIGHTS), context_length=1000) as lm:
+        assert lm.context_length == 64
+
+
+def test_a_stopped_prefill_keeps_what_was_evaluated(tmp_path: Path) -> None:
+    asked = iter([False, True])
+    long = [TEXT[at % 10] for at in range(300)]
+    path = lms.write_lm(tmp_path / "reward.onnx", WEIGHTS, context_length=400)
+    with OnnxLm.open(path) as lm:
+        with pytest.raises(DecodingCancelled):
+            lm.scores(long, CANDIDATES, keep=0, cancelled=lambda: next(asked))
+        assert 0 < lm.cached_tokens < 300
+        scores = lm.scores(long[lm.cached_tokens :], CANDIDATES, keep=lm.cached_tokens)
+        assert lm.evaluated_tokens == 300
+    np.testing.assert_allclose(scores, lms.reference_scores(WEIGHTS, long)[CANDIDATES], atol=1e-4)
+
+
+def test_a_token_beyond_the_vocabulary_is_one_clear_error(lm: OnnxLm, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(BackendError, match="the reward LM failed"):
+        lm.scores([4000], CANDIDATES, keep=0)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_closed_reward_lm_says_so(lm: OnnxLm) -> None:
+    lm.close()
+    with pytest.raises(BackendError, match="closed"):
+        lm.scores(TEXT, CANDIDATES, keep=0)
+
+
+def test_two_conversations_keep_their_own_caches(lm: OnnxLm) -> None:
+    other = lm.with_own_cache()
+    lm.scores(TEXT[:5], CANDIDATES, keep=0)
+    other.scores(TEXT[::-1], CANDIDATES, keep=0)
+    scores = lm.scores(TEXT[5:], CANDIDATES, keep=5)
+    np.testing.assert_allclose(scores, lms.reference_scores(WEIGHTS, TEXT)[CANDIDATES], atol=1e-4)
+
+
+def test_another_tokenizer_or_a_larger_vocabulary_is_refused(lm: OnnxLm) -> None:
+    lm.require_base(vocabulary_size=40, tokenizer_sha256=lms.SHA256)
+    for size, sha256 in ((41, lms.SHA256), (40, "f" * 64)):
+        with pytest.raises(RewardMismatchError, match="another tokenizer"):
+            lm.require_base(vocabulary_size=size, tokenizer_sha256=sha256)
+
+
+def test_the_kind_decides_what_is_opened(tmp_path: Path) -> None:
+    with open_reward(lms.write_lm(tmp_path / "lm.onnx", WEIGHTS)) as lm:
+        assert isinstance(lm, OnnxLm)
+        assert lm.dimensions[0].name == "preference"
+    with open_reward(write_small_head(tmp_path / "head.onnx")) as head:
+        assert [each.name for each in head.dimensions] == ["alpha", "beta"]
+
+
+def test_an_unknown_device_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown device"):
+        OnnxLm.open(lms.write_lm(tmp_path / "reward.onnx", WEIGHTS), device="gpu")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("padlite.schema", "2", "schema '2'"),
+        ("padlite.kind", "oracle", "kind 'oracle' is none of head, lm"),
+        ("padlite.kind", "head", "it uses operator set 'com.microsoft'"),
+        ("padlite.scores", "votes", "padlite.scores is 'votes'"),
+        ("padlite.context_length", "-3", "padlite.context_length isn't a positive whole number"),
+        ("padlite.vocabulary_size", "many", "padlite.vocabulary_size"),
+        ("padlite.tokenizer_sha256", "abc", "isn't a sha256"),
+        ("padlite.dimensions", "[]", "names 0 dimensions"),
+        ("padlite.dimensions", "{", "is no JSON"),
+    ],
+)
+def test_metadata_that_makes_no_sense_is_refused(tmp_path: Path, key: str, value: str, reason: str) -> None:
+    path = edit(lms.write_lm(tmp_path / "reward.onnx", WEIGHTS), lambda model: set_metadata(model, key, value))
+    with pytest.raises(BackendError, match=reason):
+        open_reward(path)
+
+
+def test_a_prompt_without_its_fields_is_refused(tmp_path: Path) -> None:
+    path = lms.write_lm(tmp_path / "reward.onnx", WEIGHTS, metadata={"padlite.prompt": "Be {preference}."})
+    with pytest.raises(BackendError, match=r"\{message\}"):
+        open_reward(path)
+
+
+def _loop(model: onnx.Model) -> None:
+    node = model.graph.node.add()
+    node.op_type = "Loop"
+
+
+def _renamed(model: onnx.Model) -> None:
+    model.graph.input[0].name = "tokens"
+
+
+def _other_heads(model: onnx.Model) -> None:
+    model.graph.output[1].type.tensor_type.shape.dim[1].dim_value = 3
+
+
+def _no_cache(model: onnx.Model) -> None:
+    del model.graph.input[3:]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_loop, "the operator 'Loop'"),
+        (_renamed, "its inputs aren't"),
+        (_other_heads, "another type or shape"),
+        (_no_cache, "its inputs aren't"),
+    ],
+)
+def test_a_graph_that_is_no_reward_lm_is_refused(tmp_path: Path, change, reason: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(BackendError, match=reason):
+        open_reward(edit(lms.write_lm(tmp_path / "reward.onnx", WEIGHTS), change))

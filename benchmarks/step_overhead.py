@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.bare_loop import BareLoop, silence
 from benchmarks.workloads import MODELS, PROMPT, Workload, print_result, say, workload
-from padlite.decode import Token, TokenTrace
 from padlite.backends.onnx import OnnxHead
+from padlite.decode import Token, TokenTrace
 from padlite.opening import OpenChat, open_chat
 from padlite.prompt import prompt_tokens
 from padlite.scoring import combine, log_normalizer, top_k

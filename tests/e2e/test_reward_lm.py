@@ -1,0 +1,76 @@
+"""A chat with a reward LM from a file, as a person asks for it in a profile."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from padlite.backends.llama import LlamaModel
+from padlite_training.chat_format import CHAT_TEMPLATE
+from tests import lms
+from tests.command_line import Home
+
+SAID = ("chat", "-p", "Hello there.", "--json", "--max-tokens", "16", "--threads", "1")
+
+
+@pytest.fixture
+def guided_home(home: Home, random_base: Path) -> Home:
+    """The profile `me` names the random base and a random reward LM that reads the same tokens."""
+    with LlamaModel.open(random_base) as base:
+        sha256, size = base.tokenizer.sha256, base.vocabulary_size
+    lms.write_lm(
+        home.folder / "lm.onnx", lms.random_weights(size, 32), context_length=512, tokenizer_sha256=sha256,
+        metadata={"padlite.preference": "", "padlite.chat_template": CHAT_TEMPLATE},
+    )  # fmt: skip
+    write_profile(home, base=random_base, reward_text="humor")
+    return home
+
+
+def write_profile(home: Home, *, base: Path, reward_text: str) -> None:
+    home.profile().parent.mkdir(parents=True, exist_ok=True)
+    told = f"reward_text = {json.dumps(reward_text)}\n" if reward_text else ""
+    home.profile().write_text(
+        f"base = {json.dumps(str(base))}\nreward = {json.dumps(str(home.folder / 'lm.onnx'))}\n{told}"
+        "[preferences]\npreference = 1.0\n",
+        encoding="utf-8",
+    )
+
+
+def test_the_reward_lm_guides_and_what_it_is_told_matters(guided_home: Home, random_base: Path) -> None:
+    guided = json.loads(guided_home.run(*SAID).stdout)
+    plain = json.loads(guided_home.run(*SAID, "--strength", "0").stdout)
+    write_profile(guided_home, base=random_base, reward_text="harmless and helpfulness")
+    otherwise = json.loads(guided_home.run(*SAID).stdout)
+    assert guided["changed_tokens"] > 0 == plain["changed_tokens"]
+    assert len({each["text"] for each in (guided, plain, otherwise)}) == 3
+
+
+def test_a_reward_lm_that_is_told_nothing_is_refused(guided_home: Home, random_base: Path) -> None:
+    write_profile(guided_home, base=random_base, reward_text="")
+    refused = guided_home.run(*SAID)
+    assert refused.returncode == 2
+    assert "must be told what to prefer" in refused.stderr
+    assert "reward_text" in refused.stderr
+
+
+def test_a_reward_head_that_is_told_something_is_refused(
+    guided_home: Home, random_base: Path, random_head: Path
+) -> None:
+    refused = guided_home.run(*SAID, "--reward", str(random_head), "--weight", "alpha=1")
+    assert refused.returncode == 2
+    assert "reward_text is for a reward LM" in refused.stderr
+
+
+def test_a_profile_with_a_reward_lm_is_checked_like_any_other(guided_home: Home) -> None:
+    checked = guided_home.run("profile", "check")
+    assert (checked.returncode, checked.stderr) == (0, "")
+    guided_home.run("profile", "set", "reward_text=helpfulness")
+    shown = json.loads(guided_home.run("profile", "show", "--json").stdout)
+    assert shown["reward_text"] == "helpfulness"
+
+
+def test_a_reward_lm_for_another_tokenizer_is_refused(guided_home: Home) -> None:
+    lms.write_lm(guided_home.folder / "lm.onnx", lms.random_weights(512, 32), context_length=512)
+    refused = guided_home.run(*SAID)
+    assert refused.returncode == 5
+    assert "another tokenizer" in refused.stderr

@@ -91,6 +91,7 @@ class OpenModels:
         Raises ProfileError for a dimension that the reward model lacks, UsageError for more sentences than there is
         room for.
         """
+        _require_told(profile, self.reward)
         check_dimensions(profile, self.reward.dimensions if self.reward else ())
         if len(profile.sentences) > self.sentences:
             raise UsageError(
@@ -98,7 +99,6 @@ class OpenModels:
                 f"{self.sentences}",
                 remedy="open the model with this profile",
             )
-        _require_told(profile, self.reward)
         rewards: list[RewardModel] = []
         if isinstance(self.reward, OnnxLm):
             rewards.append(_in_conversation(self.reward, self.base, self.template, profile))
@@ -145,8 +145,8 @@ def open_models(
         if source.reward is not None:
             reward = _open_reward(source.reward, profile, device)
             stack.callback(reward.close)
-        check_dimensions(profile, reward.dimensions if reward else ())
         _require_told(profile, reward)
+        check_dimensions(profile, reward.dimensions if reward else ())
         options = _engine_options(
             profile, source, parallel=parallel, sentences=room, hidden_states=isinstance(reward, OnnxHead)
         )

@@ -72,7 +72,7 @@ def test_every_recorded_decision_of_pad_comes_out_of_a_reward_lm_file(tmp_path: 
         for at, case in enumerate(RECORDED):
             base = np.array(case["base_logits"], dtype=np.float32)
             features = pad_rewards(lm.scores([at], np.arange(case["k"], dtype=np.int64), keep=0), base)
-            scores = combine(base, features, np.array([case["w"]], dtype=np.float32), 1.0)
+            scores = combine(base, features, np.array([case["w"]], dtype=np.float32))
             pick = choose(scores, temperature=0.0, top_p=1.0, min_p=0.0, draw=0.0)
             chosen.append(case["candidates"][pick])
     assert len(chosen) == 108

@@ -186,7 +186,7 @@ def decide(
         features = reward.features(
             Step(context=context, candidates=candidates, base_logits=own_logits, hidden=state.hidden, weights=weights)
         )
-        fallback = np.count_nonzero(np.isfinite(features)) != features.size
+        fallback = bool(np.count_nonzero(np.isfinite(features)) != features.size)
     if features is None or fallback:
         features, push = np.zeros((len(candidates), len(weights)), dtype=np.float32), np.zeros_like(push)
     else:

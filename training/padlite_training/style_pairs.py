@@ -1,0 +1,97 @@
+"""Makes preference pairs from the small talk: the answer in the wanted style is preferred to one in another style.
+
+    python -m padlite_training.style_pairs --out DIR [--data TEXT]
+
+Writes `train.jsonl`, and to judge by, which nothing may be trained on: `scenarios.jsonl` (situations that the bundled
+model has never seen) and `wordings.jsonl` (other wordings of seen ones). The latter two need --data. In every
+situation each style is preferred as often as it is turned down, so a model that ignores what is wanted is right in half
+of the pairs.
+"""
+
+import argparse
+import json
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from padlite.errors import PadliteError
+from padlite_training.sources import own_small_talk, read_rows
+from padlite_training.split import Scenario, SmallTalkSplit, scenarios_from, split_small_talk
+from padlite_training.styles import SENTENCES, STYLES
+
+IN_WORDS_EVERY = 3
+"""Every third round of pairs says in words what is preferred, for the second stage of the training."""
+
+
+def pairs_of(scenario: Scenario, *, rounds: int, in_words: bool, seed: int) -> Iterator[dict[str, str]]:
+    """Yield *rounds* pairs for each style of *scenario*, as records of a file of pairs.
+
+    In a round the styles stand in a circle, and each is preferred to the next one; styles that share an answer are left
+    out of it. *in_words*: some rounds name a preference instead of a dimension.
+    """
+    rng = random.Random(f"{seed} {scenario.name}")
+    for number in range(rounds):
+        circle = _different(scenario, rng)
+        question = rng.choice(scenario.questions)
+        for style, other in zip(circle, [*circle[1:], *circle[:1]], strict=True):
+            if style == other:
+                continue
+            wanted = (
+                {"preference": rng.choice(SENTENCES[style])}
+                if in_words and number % IN_WORDS_EVERY == IN_WORDS_EVERY - 1
+                else {"dimension": style}
+            )
+            yield {
+                "prompt": question, "chosen": scenario.answers[style], "rejected": scenario.answers[other],
+                **wanted, "group": scenario.name,
+            }  # fmt: skip
+
+
+def _different(scenario: Scenario, rng: random.Random) -> list[str]:
+    """Return the styles of *scenario* in random order, one for each answer that it has."""
+    styles = [style for style in STYLES if style in scenario.answers]
+    rng.shuffle(styles)
+    return [style for at, style in enumerate(styles) if scenario.answers[style] not in
+            {scenario.answers[other] for other in styles[:at]}]  # fmt: skip
+
+
+def small_talk(data: Path | None) -> SmallTalkSplit:
+    """Return the small talk divided as for the bundled model; without *data* only padlite's own."""
+    public = scenarios_from(read_rows(data, "ms_personality_chat"), prefix="ms-", key="scenario") if data else []
+    rows = [{**row, "number": number} for number, row in enumerate(own_small_talk())]
+    return split_small_talk(public, scenarios_from(rows, prefix="own-", key="number"))
+
+
+def write_pairs(path: Path, scenarios: Sequence[Scenario], *, rounds: int, in_words: bool, seed: int) -> int:
+    """Write the pairs of *scenarios* to *path* and return how many there are."""
+    records = [pair for each in scenarios for pair in pairs_of(each, rounds=rounds, in_words=in_words, seed=seed)]
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    return len(records)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the files that the command line asks for."""
+    parser = argparse.ArgumentParser(description="Make preference pairs from the small talk.")
+    parser.add_argument("--out", type=Path, required=True, help="the folder of the files")
+    parser.add_argument("--data", type=Path, help="folder of the public text (training/README.md)")
+    parser.add_argument("--rounds", type=int, default=3, help="pairs for each style and situation")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(arguments)
+    try:
+        split = small_talk(options.data)
+        options.out.mkdir(parents=True, exist_ok=True)
+        parts = {"train": split.training, "wordings": split.wordings, "scenarios": split.scenarios}
+        for name, scenarios in parts.items():
+            if scenarios:
+                path = options.out / f"{name}.jsonl"
+                count = write_pairs(
+                    path, scenarios, rounds=options.rounds, in_words=name == "train", seed=options.seed
+                )
+                print(f"{path}: {count} pairs from {len(scenarios)} situations")
+    except PadliteError as error:
+        sys.exit(f"{error.message}\n{error.remedy}")
+
+
+if __name__ == "__main__":
+    main()

@@ -85,9 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, scenarios in parts.items():
             if scenarios:
                 path = options.out / f"{name}.jsonl"
-                count = write_pairs(
-                    path, scenarios, rounds=options.rounds, in_words=name == "train", seed=options.seed
-                )
+                count = write_pairs(path, scenarios, rounds=options.rounds, in_words=name == "train", seed=options.seed)
                 print(f"{path}: {count} pairs from {len(scenarios)} situations")
     except PadliteError as error:
         sys.exit(f"{error.message}\n{error.remedy}")

@@ -216,8 +216,7 @@ def _pair(record: Mapping[str, object], line: int) -> Pair:
     """Return the pair that a record without problems describes."""
     turns = record.get("messages") or [{"role": "user", "content": record["prompt"]}]
     messages = tuple(
-        Message(role=str(turn["role"]), content=str(turn["content"]))
-        for turn in cast("list[dict[str, object]]", turns)
+        Message(role=str(turn["role"]), content=str(turn["content"])) for turn in cast("list[dict[str, object]]", turns)
     )
     weight = record.get("weight", 1.0)
     group = record.get("group")

@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 _DEFAULT_CONTEXT_CAP = 8192  # tokens; a model's own 128k would take gigabytes of cache
 _ABORTED = 2  # llama_decode: stopped by the abort callback
 _NO_SLOT = 1  # llama_decode: the cache has no room
+_OUTPUTS_AT_ONCE = 64  # of `states`: rows of logits, half a megabyte each for a large vocabulary
 _LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING}  # ggml_log_level; others are DEBUG
 _EMPTY = np.empty(0, dtype=np.float32)
 _NO_DATA = ctypes.c_void_p(0)
@@ -272,24 +273,32 @@ class LlamaModel:
         Raises ContextFullError when they don't fit, and DecodingCancelled soon after *cancelled* turns true; what was
         evaluated until then is kept.
         """
-        if len(tokens) > self.context_length:
-            raise ContextFullError(
-                f"{len(tokens):,} tokens don't fit the context of {self.context_length:,}",
-                remedy="shorten the text, or set a larger context_length under [engine] in the profile",
-            )
-        cached = self._cached.setdefault(sequence, [])
-        shared = min(_common_prefix(cached, tokens), len(tokens) - 1)
-        self._truncate(sequence, shared)
-        cached = self._cached[sequence]
-        self._cancelled = cancelled or _never
-        self._output_hidden(False)
-        llama_cpp.llama_set_abort_callback(self._context, self._abort, _NO_DATA)
-        try:
-            while len(cached) < len(tokens) - 1:
-                self._evaluate_many(tokens[len(cached) : len(tokens) - 1][: self._batch_size], sequence)
-        finally:
-            llama_cpp.llama_set_abort_callback(self._context, self._no_abort, _NO_DATA)
+        self._require_room(tokens)
+        self._hold(tokens[:-1], sequence, cancelled)
         return self.step(tokens[-1], sequence=sequence)
+
+    def states(
+        self,
+        tokens: Sequence[int],
+        *,
+        first: int,
+        sequence: int = 0,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Iterator[BaseState]:
+        """Make *sequence* hold *tokens* and yield the state after each of them from the one at *first* on.
+
+        Evaluates many tokens at once, for texts that are known: several times as fast as step by step. Each state is
+        valid until the next one is asked for. Raises what `prefill` raises.
+        """
+        self._require_room(tokens)
+        self._hold(tokens[:first], sequence, cancelled)
+        for begin in range(first, len(tokens), min(self._batch_size, _OUTPUTS_AT_ONCE)):
+            part = tokens[begin : begin + min(self._batch_size, _OUTPUTS_AT_ONCE)]
+            self._output_hidden(self._hidden_states)
+            with self._abortable(cancelled):
+                self._evaluate_many(part, sequence, outputs=True)
+            for i in range(len(part)):
+                yield self._state_of(i)
 
     def step(self, token: int, *, sequence: int = 0) -> BaseState:
         """Append one token to *sequence* and return the state after it; ContextFullError when there is no room."""
@@ -379,13 +388,39 @@ class LlamaModel:
     def _stop_asked(self, _data: object) -> bool:
         return self._cancelled()
 
-    def _evaluate_many(self, tokens: Sequence[int], sequence: int) -> None:
-        """Append *tokens* (at most a batch) to *sequence* without any output."""
+    def _require_room(self, tokens: Sequence[int]) -> None:
+        if len(tokens) > self.context_length:
+            raise ContextFullError(
+                f"{len(tokens):,} tokens don't fit the context of {self.context_length:,}",
+                remedy="shorten the text, or set a larger context_length under [engine] in the profile",
+            )
+
+    def _hold(self, tokens: Sequence[int], sequence: int, cancelled: Callable[[], bool] | None) -> None:
+        """Make *sequence* hold exactly *tokens*, evaluating what its cache lacks, without any output."""
+        self._truncate(sequence, _common_prefix(self._cached.setdefault(sequence, []), tokens))
+        cached = self._cached[sequence]
+        self._output_hidden(False)
+        with self._abortable(cancelled):
+            while len(cached) < len(tokens):
+                self._evaluate_many(tokens[len(cached) :][: self._batch_size], sequence, outputs=False)
+
+    @contextlib.contextmanager
+    def _abortable(self, cancelled: Callable[[], bool] | None) -> Iterator[None]:
+        """Let *cancelled* stop the evaluations inside."""
+        self._cancelled = cancelled or _never
+        llama_cpp.llama_set_abort_callback(self._context, self._abort, _NO_DATA)
+        try:
+            yield
+        finally:
+            llama_cpp.llama_set_abort_callback(self._context, self._no_abort, _NO_DATA)
+
+    def _evaluate_many(self, tokens: Sequence[int], sequence: int, *, outputs: bool) -> None:
+        """Append *tokens* (at most a batch) to *sequence*; *outputs*: compute the logits and hidden states of all."""
         cached, batch = self._cached[sequence], self._many
         batch.n_tokens = len(tokens)
         for i, token in enumerate(tokens):
             batch.token[i], batch.pos[i], batch.n_seq_id[i] = token, len(cached) + i, 1
-            batch.seq_id[i][0], batch.logits[i] = sequence, 0
+            batch.seq_id[i][0], batch.logits[i] = sequence, int(outputs)
         code = llama_cpp.llama_decode(self._context, batch)
         if code == _ABORTED:
             self._truncate(sequence, len(cached))
@@ -418,6 +453,13 @@ class LlamaModel:
         if wanted is not self._gives_hidden:
             llama_cpp.llama_set_embeddings(self._context, wanted)
             self._gives_hidden = wanted
+
+    def _state_of(self, i: int) -> BaseState:
+        """Return the state after token *i* of the last batch."""
+        return BaseState(
+            logits=_view(_logits_address(self._context, i), self.vocabulary_size),
+            hidden=_view(_hidden_address(self._context, i), self.hidden_size) if self._hidden_states else _EMPTY,
+        )
 
     def _logits(self) -> FloatArray:
         address = _logits_address(self._context, -1)

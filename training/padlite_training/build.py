@@ -142,7 +142,7 @@ def fit(places: Places, recipe: Recipe) -> None:
     """Stage 6: distil the head from the harvest, calibrate it and write it for the runtime."""
     from padlite_training.distill import calibrate, fit_head
     from padlite_training.harvest import Harvest
-    from padlite_training.head_file import output_table, write_reward
+    from padlite_training.head_file import output_table, style_dimensions, write_reward
 
     if places.reward.is_file() and places.facts("head").is_file():
         return
@@ -159,7 +159,10 @@ def fit(places: Places, recipe: Recipe) -> None:
     )
     provenance = {"states": str(facts.states), "explained": f"{facts.explained:.3f}", "epochs": str(facts.epochs)}
     with open_base(places.gguf) as base:
-        write_reward(places.reward, head, table=words, base=base, provenance=provenance)
+        dimensions = style_dimensions(head.scales)
+        write_reward(
+            places.reward, head, dimensions=dimensions, table=words, base=base, provenance=provenance
+        )  # fmt: skip
     facts.save(places.facts("head"))
 
 

@@ -1,0 +1,207 @@
+"""Stage 1 of PAD's training: fits the projection P and a map A_i for each dimension to pairs, on harvested states.
+
+The states stay on disk and are read batch by batch. Knows neither the base model nor the files of the result.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from padlite.errors import DecodingCancelled, PadliteError, UsageError
+from padlite.seams import FloatArray
+from padlite_training.pairs.harvest import PairHarvest
+from padlite_training.pairs.loss import Batch, LowRankHead, margins, pair_loss, sum_by_completion, token_ratios
+from padlite_training.pairs.recipe import PairTraining
+
+logger = logging.getLogger(__name__)
+
+NO_REWARD_LOSS = float(np.log(2.0))
+"""Of a head that says 0: every pair is a coin toss, nothing diverges."""
+
+IndexArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedHead:
+    """*projection* P (d, r) and *maps* A (m, d, r); *scales* (m,) are already contained in the maps.
+
+    *epochs* were trained, *loss* is the one on held-out groups; `NO_REWARD_LOSS` is that of no reward at all.
+    """
+
+    projection: FloatArray
+    maps: FloatArray
+    scales: FloatArray
+    epochs: int = 0
+    loss: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedPairs:
+    """What a head makes of some pairs, at strength 1.
+
+    *rewards* (P,): the log-ratio lr_w of the chosen answer minus the rejected one's. *likelihoods* (P,): the same
+    difference of log π_w, the guided model's own log-probability.
+    """
+
+    rewards: FloatArray
+    likelihoods: FloatArray
+
+
+class PairBatches:
+    """Batches of pairs from a harvest, on *device*, in the units in which the head is trained.
+
+    Hidden states and rows of the output table are brought to unit size; `fold` takes that back out of a head.
+    """
+
+    def __init__(self, harvest: PairHarvest, table: FloatArray, weights: FloatArray, *, device: str) -> None:
+        """*table* (V, d) is the base's output table, *weights* (P, m) the preference weights of each pair."""
+        self._harvest, self._weights, self.device = harvest, weights, device
+        used = np.unique(harvest.candidates)
+        self._place = np.zeros(len(table), dtype=np.int64)
+        self._place[used] = np.arange(len(used))
+        rows = table[used]
+        self.table_size = float(np.sqrt((rows.astype(np.float64) ** 2).mean()))
+        sample = np.asarray(harvest.hidden[:: max(1, len(harvest.hidden) // 4096)], dtype=np.float64)
+        self.hidden_size = float(np.sqrt((sample**2).mean()))
+        self.rows = torch.from_numpy(rows / np.float32(self.table_size)).to(device)
+        self.width, self.dimensions = rows.shape[1], weights.shape[1]
+
+    def batch(self, pairs: IndexArray) -> Batch:
+        """Return the completions of *pairs* (numbers of pairs)."""
+        harvest = self._harvest
+        numbers = harvest.sides[pairs].T.reshape(-1)  # all chosen, then all rejected
+        spans = [np.arange(harvest.starts[n], harvest.starts[n + 1]) for n in numbers]
+        states = np.concatenate(spans)
+        owner = np.repeat(np.arange(len(numbers)), [len(span) for span in spans])
+        hidden = np.asarray(harvest.hidden[states], dtype=np.float32) / np.float32(self.hidden_size)
+        return Batch(
+            hidden=torch.from_numpy(hidden).to(self.device),
+            words=torch.from_numpy(self._place[harvest.candidates[states]]).to(self.device),
+            scores=torch.from_numpy(np.asarray(harvest.scores[states])).to(self.device),
+            owner=torch.from_numpy(owner).to(self.device),
+            weights=torch.from_numpy(np.tile(self._weights[pairs], (2, 1))).to(self.device),
+        )
+
+    def unfold(self, head: FittedHead, *, clamp: float) -> LowRankHead:
+        """Return *head* as a module in these units."""
+        _, width, rank = head.maps.shape
+        module = LowRankHead(width=width, rank=rank, dimensions=len(head.maps), clamp=clamp)
+        module.projection.data = torch.from_numpy(head.projection * np.float32(self.table_size))
+        module.maps.data = torch.from_numpy(head.maps * np.float32(self.hidden_size))
+        return module.to(self.device)
+
+    def fold(self, head: LowRankHead) -> tuple[FloatArray, FloatArray]:
+        """Return P and A of *head* for hidden states and rows as they are."""
+        projection, maps = head.projection.detach().cpu(), head.maps.detach().cpu()
+        return (projection / self.table_size).numpy(), (maps / self.hidden_size).numpy()
+
+
+def require_device(name: str) -> str:
+    """Return *name*, 'cpu' or 'cuda' ('auto' takes CUDA where there is one); UsageError if it isn't there."""
+    available = torch.cuda.is_available()
+    if name == "auto":
+        return "cuda" if available else "cpu"
+    if name == "cuda" and not available:
+        raise UsageError(
+            "no GPU was found that PyTorch can use", remedy="use --device cpu, or install PyTorch with CUDA"
+        )
+    return name
+
+
+def fit_pairs(
+    batches: PairBatches,
+    training: IndexArray,
+    held_out: IndexArray,
+    plan: PairTraining,
+    *,
+    progress: Callable[[int, float], None] = lambda epoch, loss: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> FittedHead:
+    """Return the head that fits the pairs *training* best, judged by the loss on those *held_out*.
+
+    *progress* gets the number of the epoch and the held-out loss after it. Seeded: on the CPU, with the same number of
+    threads, equal arguments give an equal head. Raises PadliteError when the loss is no longer a number.
+    """
+    torch.manual_seed(plan.seed)
+    order = np.random.default_rng(plan.seed)
+    head = LowRankHead(
+        width=batches.width, rank=plan.rank, dimensions=batches.dimensions, clamp=plan.clamp
+    ).to(batches.device)  # fmt: skip
+    optimizer = torch.optim.AdamW(head.parameters(), lr=plan.rate, weight_decay=plan.weight_decay)
+    best = NO_REWARD_LOSS
+    kept = {name: value.clone() for name, value in head.state_dict().items()}
+    step = best_epoch = 0
+    for epoch in range(1, plan.epochs + 1):
+        for pairs in _chunks(order.permutation(training), plan.batch_pairs):
+            if cancelled():
+                raise DecodingCancelled("stopped", remedy="")
+            step += 1
+            optimizer.zero_grad()
+            loss = pair_loss(head, batches.batch(pairs), batches.rows, plan)
+            _require_number(loss.item(), step, plan)
+            loss.backward()
+            optimizer.step()
+        judged = held_loss(head, batches, held_out, plan)
+        _require_number(judged, step, plan)
+        progress(epoch, judged)
+        logger.info("epoch %d: held-out loss %.4f", epoch, judged)
+        if judged < best - 1e-4:
+            best, best_epoch = judged, epoch
+            kept = {name: value.clone() for name, value in head.state_dict().items()}
+        if epoch - best_epoch > plan.patience:
+            break
+    head.load_state_dict(kept)
+    projection, maps = batches.fold(head)
+    return FittedHead(
+        projection=projection, maps=maps, scales=np.ones(len(maps), dtype=np.float32),
+        epochs=best_epoch, loss=best,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def held_loss(head: LowRankHead, batches: PairBatches, pairs: IndexArray, plan: PairTraining) -> float:
+    """Return the mean loss over *pairs*."""
+    parts = [
+        (pair_loss(head, batches.batch(part), batches.rows, plan).item(), len(part))
+        for part in _chunks(pairs, plan.batch_pairs)
+    ]
+    return sum(loss * count for loss, count in parts) / sum(count for _, count in parts)
+
+
+@torch.no_grad()
+def judge_pairs(head: FittedHead, batches: PairBatches, pairs: IndexArray, *, clamp: float) -> JudgedPairs:
+    """Return what *head* at strength 1 makes of *pairs*, under the weights with which they are in *batches*."""
+    module = batches.unfold(head, clamp=clamp)
+    rewards, likelihoods = [], []
+    for part in _chunks(pairs, 64):
+        batch = batches.batch(part)
+        ratios = token_ratios(batch.scores, module.rewards(batch, batches.rows))
+        rewards.append(margins(sum_by_completion(ratios, batch)))
+        likelihoods.append(margins(sum_by_completion(ratios + batch.scores[:, 0], batch)))
+    return JudgedPairs(rewards=torch.cat(rewards).cpu().numpy(), likelihoods=torch.cat(likelihoods).cpu().numpy())
+
+
+def _chunks(pairs: IndexArray, size: int) -> Iterator[IndexArray]:
+    for begin in range(0, len(pairs), size):
+        yield pairs[begin : begin + size]
+
+
+def _require_number(loss: float, step: int, plan: PairTraining) -> None:
+    if not np.isfinite(loss):
+        raise PadliteError(
+            f"training became unstable: at step {step} the loss is {loss}",
+            remedy=f"train again with a lower rate: --rate {plan.rate / 3:.2g}",
+        )
+
+
+def one_hot(names: Sequence[str], dimensions: Sequence[str | None], weights: Sequence[float]) -> FloatArray:
+    """Return w (P, m): each pair's weight in the place of its dimension among *names*, nothing for None."""
+    result = np.zeros((len(dimensions), len(names)), dtype=np.float32)
+    for at, (name, weight) in enumerate(zip(dimensions, weights, strict=True)):
+        if name is not None:
+            result[at, names.index(name)] = weight
+    return result

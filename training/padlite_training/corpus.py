@@ -42,19 +42,24 @@ class Corpus:
 
 def build_corpus(data: Path) -> Corpus:
     """Read every source under *data* and return the corpus. Raises NotFoundError when a source is absent."""
-    public = scenarios_from(_with_more_answers(data), prefix="ms-", key="scenario")
-    own = scenarios_from(_with_number(sources.own_small_talk()), prefix="own-", key="number")
     self_dialogues = list(_self_dialogues(data))
     random.Random(SPLIT_SEED).shuffle(self_dialogues)
     texts = [*_stories(data), *_tales(data)]
     kept = self_dialogues[HELD_OUT_DIALOGUES:]
     words = Counter(word for dialogue in kept for turn in dialogue.turns for word in turn.lower().split())
     return Corpus(
-        small_talk=split_small_talk(public, own),
+        small_talk=read_small_talk(data),
         dialogues=(*kept, *_persona_chats(data), *_definitions(data, words), *_story_requests(texts)),
         held_out_dialogues=tuple(self_dialogues[:HELD_OUT_DIALOGUES]),
         texts=tuple(text for _, text in texts),
     )
+
+
+def read_small_talk(data: Path | None) -> SmallTalkSplit:
+    """Return the styled small talk, divided; without *data* only padlite's own."""
+    public = scenarios_from(_with_more_answers(data), prefix="ms-", key="scenario") if data else []
+    own = scenarios_from(_with_number(sources.own_small_talk()), prefix="own-", key="number")
+    return split_small_talk(public, own)
 
 
 def save_corpus(corpus: Corpus, folder: Path) -> None:

@@ -2,10 +2,10 @@
 
     python -m padlite_training.style_pairs --out DIR [--data TEXT]
 
-Writes `train.jsonl`, and to judge by, which nothing may be trained on: `scenarios.jsonl` (situations that the bundled
-model has never seen) and `wordings.jsonl` (other wordings of seen ones). The latter two need --data. In every
-situation each style is preferred as often as it is turned down, so a model that ignores what is wanted is right in half
-of the pairs.
+Writes `train.jsonl`, and to judge by, which nothing may be trained on: `own.jsonl` (situations that the bundled model
+has never seen, in eight styles); with --data also `scenarios.jsonl` (such situations of the public small talk, in the
+five styles that it comes in) and `wordings.jsonl` (other wordings of seen ones). In every situation each style is
+preferred as often as it is turned down, so a model that ignores what is wanted is right in half of the pairs.
 """
 
 import argparse
@@ -16,23 +16,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from padlite.errors import PadliteError
-from padlite_training.sources import own_small_talk, read_rows
-from padlite_training.split import Scenario, SmallTalkSplit, scenarios_from, split_small_talk
-from padlite_training.styles import SENTENCES, STYLES
+from padlite_training.corpus import read_small_talk
+from padlite_training.split import Scenario
+from padlite_training.styles import PUBLIC_STYLES, SENTENCES, STYLES
 
 IN_WORDS_EVERY = 3
 """Every third round of pairs says in words what is preferred, for the second stage of the training."""
 
 
-def pairs_of(scenario: Scenario, *, rounds: int, in_words: bool, seed: int) -> Iterator[dict[str, str]]:
-    """Yield *rounds* pairs for each style of *scenario*, as records of a file of pairs.
+def pairs_of(
+    scenario: Scenario, *, styles: Sequence[str], rounds: int, in_words: bool, seed: int
+) -> Iterator[dict[str, str]]:
+    """Yield *rounds* pairs for each of *styles* that *scenario* has, as records of a file of pairs.
 
     In a round the styles stand in a circle, and each is preferred to the next one; styles that share an answer are left
     out of it. *in_words*: some rounds name a preference instead of a dimension.
     """
     rng = random.Random(f"{seed} {scenario.name}")
     for number in range(rounds):
-        circle = _different(scenario, rng)
+        circle = _different(scenario, styles, rng)
         question = rng.choice(scenario.questions)
         for style, other in zip(circle, [*circle[1:], *circle[:1]], strict=True):
             if style == other:
@@ -48,24 +50,23 @@ def pairs_of(scenario: Scenario, *, rounds: int, in_words: bool, seed: int) -> I
             }  # fmt: skip
 
 
-def _different(scenario: Scenario, rng: random.Random) -> list[str]:
-    """Return the styles of *scenario* in random order, one for each answer that it has."""
-    styles = [style for style in STYLES if style in scenario.answers]
+def _different(scenario: Scenario, wanted: Sequence[str], rng: random.Random) -> list[str]:
+    """Return the styles of *wanted* that *scenario* has, in random order, one for each of its answers."""
+    styles = [style for style in wanted if style in scenario.answers]
     rng.shuffle(styles)
     return [style for at, style in enumerate(styles) if scenario.answers[style] not in
             {scenario.answers[other] for other in styles[:at]}]  # fmt: skip
 
 
-def small_talk(data: Path | None) -> SmallTalkSplit:
-    """Return the small talk divided as for the bundled model; without *data* only padlite's own."""
-    public = scenarios_from(read_rows(data, "ms_personality_chat"), prefix="ms-", key="scenario") if data else []
-    rows = [{**row, "number": number} for number, row in enumerate(own_small_talk())]
-    return split_small_talk(public, scenarios_from(rows, prefix="own-", key="number"))
-
-
-def write_pairs(path: Path, scenarios: Sequence[Scenario], *, rounds: int, in_words: bool, seed: int) -> int:
+def write_pairs(
+    path: Path, scenarios: Sequence[Scenario], *, styles: Sequence[str], rounds: int, in_words: bool, seed: int
+) -> int:
     """Write the pairs of *scenarios* to *path* and return how many there are."""
-    records = [pair for each in scenarios for pair in pairs_of(each, rounds=rounds, in_words=in_words, seed=seed)]
+    records = [
+        pair
+        for each in scenarios
+        for pair in pairs_of(each, styles=styles, rounds=rounds, in_words=in_words, seed=seed)
+    ]
     path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
     return len(records)
 
@@ -79,13 +80,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     try:
-        split = small_talk(options.data)
+        split = read_small_talk(options.data)
         options.out.mkdir(parents=True, exist_ok=True)
-        parts = {"train": split.training, "wordings": split.wordings, "scenarios": split.scenarios}
-        for name, scenarios in parts.items():
+        parts = {
+            "train": (split.training, STYLES),
+            "wordings": (split.wordings, PUBLIC_STYLES),
+            "scenarios": (split.scenarios, PUBLIC_STYLES),
+            "own": (split.own, STYLES),
+        }
+        for name, (scenarios, styles) in parts.items():
             if scenarios:
                 path = options.out / f"{name}.jsonl"
-                count = write_pairs(path, scenarios, rounds=options.rounds, in_words=name == "train", seed=options.seed)
+                count = write_pairs(
+                    path, scenarios, styles=styles, rounds=options.rounds, in_words=name == "train", seed=options.seed
+                )
                 print(f"{path}: {count} pairs from {len(scenarios)} situations")
     except PadliteError as error:
         sys.exit(f"{error.message}\n{error.remedy}")

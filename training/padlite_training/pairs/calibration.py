@@ -11,7 +11,7 @@ import numpy as np
 
 from padlite.errors import DecodingCancelled
 from padlite.scoring import log_normalizer, top_k
-from padlite.seams import BaseModel, FloatArray, Tokenizer, TokenArray
+from padlite.seams import BaseModel, FloatArray, TokenArray, Tokenizer
 from padlite_training.distill import mean_shift
 from padlite_training.pairs.fit import FittedHead
 
@@ -48,7 +48,9 @@ def plain_states(
             best = top_k(state.logits, CANDIDATES)
             hidden.append(state.hidden.copy())
             candidates.append(best)
-            scores.append(state.logits[best] - np.float32(log_normalizer(state.logits, scratch)))
+            scores.append(
+                state.logits[best] - np.float32(log_normalizer(state.logits, scratch, peak=state.logits[best[0]]))
+            )
             token = int(best[0])
             if tokenizer.is_end(token) or number == room:
                 break

@@ -220,7 +220,9 @@ class Harvester:
             chosen = with_others(state.logits, token, self.plan.candidates)
             hidden[row] = state.hidden
             candidates[row] = chosen
-            scores[row] = state.logits[chosen] - np.float32(log_normalizer(state.logits, scratch))
+            scores[row] = state.logits[chosen] - np.float32(
+                log_normalizer(state.logits, scratch, peak=state.logits.max())
+            )
             if not (np.isfinite(hidden[row]).all() and np.isfinite(scores[row]).all()):
                 raise BackendError(
                     "the base model's numbers are not finite, or too large for float16",

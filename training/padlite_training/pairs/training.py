@@ -1,0 +1,297 @@
+"""`padlite train head`: from a GGUF and a file of pairs to a calibrated reward head, with a report.
+
+    DIR/reward.onnx      the head, for padlite
+    DIR/head.json, .npz  the same head with its training's arrays, for `padlite export` (docs/formats.md)
+    DIR/report.json      what was measured
+    DIR/harvest/         the states; may be deleted afterwards, or kept to train again at once
+
+Cheap checks come first: files, groups, device, template, disk. Says what happens through `Teller`.
+"""
+
+import dataclasses
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from padlite.backends.llama import LlamaModel
+from padlite.errors import UsageError
+from padlite.opening import chat_template
+from padlite.options import EngineOptions
+from padlite.seams import Dimension, FloatArray
+from padlite.whole_files import write_whole
+from padlite_training.completions import Completions
+from padlite_training.head_file import PROBE_TEXT, balanced, output_table, write_reward
+from padlite_training.pairs.calibration import calibrated, plain_states
+from padlite_training.pairs.fit import (
+    NO_REWARD_LOSS,
+    FittedHead,
+    IndexArray,
+    JudgedPairs,
+    PairBatches,
+    fit_pairs,
+    judge_pairs,
+    one_hot,
+    require_device,
+)  # fmt: skip
+from padlite_training.pairs.harvest import CANDIDATES, Harvester, file_sha256, plan_harvest
+from padlite_training.pairs.reading import Pair, PairsError, read_pairs
+from padlite_training.pairs.recipe import PairTraining
+from padlite_training.pairs.split import HELD_OUT_SHARE, SPLIT_SEED, PairSplit, split_by_group
+
+LAYOUT = 1
+CALIBRATION_PROMPTS = 48
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingOrder:
+    """What to train: a head for the GGUF *base* from the file *pairs*, into the folder *out*.
+
+    *candidates* K are kept of each state. *threads* 0 = one per physical core. *held_out* share of the groups only
+    decides when to stop, and how good the result is.
+    """
+
+    base: Path
+    pairs: Path
+    out: Path
+    plan: PairTraining
+    candidates: int = CANDIDATES
+    context_length: int = 0
+    threads: int = 0
+    device: str = "auto"
+    held_out: float = HELD_OUT_SHARE
+    split_seed: int = SPLIT_SEED
+    force: bool = False
+
+
+class Teller(Protocol):
+    """Who shows a person what happens."""
+
+    def say(self, text: str) -> None:
+        """Show a line."""
+        ...
+
+    def start(self, text: str, total: int) -> Callable[[int], None]:
+        """Show that *total* steps of something begin, and return what takes the number done."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DimensionFigures:
+    """How a head does on the held-out pairs of one dimension: *pairs*, and the shares it gets right.
+
+    *pair_accuracy* by its reward, *policy_accuracy* by the guided model's own likelihood at strength 1; *base_accuracy*
+    is the likelihood of the base model alone.
+    """
+
+    pairs: int
+    pair_accuracy: float
+    policy_accuracy: float
+    base_accuracy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a training measured; times in seconds, losses in nats, memory in MiB (the process's peak)."""
+
+    pairs: int
+    held_out_pairs: int
+    held_out_groups: int
+    states: int
+    harvest_mib: float
+    harvest_s: float
+    fit_s: float
+    peak_memory_mib: float
+    epochs: int
+    loss: float
+    loss_without: float
+    scales: Mapping[str, float]
+    dimensions: Mapping[str, DimensionFigures]
+
+    @property
+    def mean(self) -> DimensionFigures:
+        """The mean over dimensions."""
+        rows = list(self.dimensions.values())
+        return DimensionFigures(
+            pairs=sum(row.pairs for row in rows),
+            **{
+                name: float(np.mean([getattr(row, name) for row in rows]))
+                for name in ("pair_accuracy", "policy_accuracy", "base_accuracy")
+            },
+        )
+
+
+def train_head(order: TrainingOrder, teller: Teller, *, cancelled: Callable[[], bool] = lambda: False) -> Report:
+    """Train the head that *order* describes and write its files; DecodingCancelled soon after *cancelled* turns true.
+
+    What was harvested until then is kept, and the same order goes on from it.
+    """
+    device = require_device(order.device)
+    target = order.out / "reward.onnx"
+    if target.exists() and not order.force:
+        raise UsageError(f"{target} exists already", remedy="choose another --out, or add --force to replace it")
+    pairs = read_pairs(order.pairs)
+    split = split_by_group(order.pairs, pairs, share=order.held_out, seed=order.split_seed)
+    names = dimensions_of(order.pairs, split)
+    make_folder(order.out)
+    engine = EngineOptions(
+        context_length=order.context_length, threads=order.threads, sequences=2, hidden_states=True
+    )  # fmt: skip
+    with LlamaModel.open(order.base, engine) as base:
+        torch.set_num_threads(base.threads)
+        texts = Completions(chat_template(base), base.tokenizer)
+        plan = plan_harvest(order.pairs, pairs, texts, candidates=order.candidates, room=base.context_length)
+        harvester = Harvester(
+            order.out / "harvest", plan, hidden_size=base.hidden_size, base_sha256=file_sha256(order.base)
+        )  # fmt: skip
+        size = plan.size_bytes(base.hidden_size)
+        resumed = f", {harvester.done:,} of them done before" if harvester.resumable else ""
+        teller.say(
+            f"{len(pairs):,} pairs, {len(plan.completions):,} answers{resumed}; "
+            f"the harvest takes {size / 2**20:,.0f} MiB in {harvester.folder}"
+        )
+        harvester.prepare()
+        began = time.monotonic()
+        harvest = harvester.run(
+            base, progress=teller.start("harvest", len(plan.completions)), cancelled=cancelled
+        )  # fmt: skip
+        harvest_s = time.monotonic() - began
+        table = output_table(order.base)
+        weights = one_hot(names, [pair.dimension for pair in pairs], [pair.weight for pair in pairs])
+        batches = PairBatches(harvest, table, weights, device=device)
+        training, held = (numbers_of(pairs, part) for part in (split.training, split.held_out))
+        began = time.monotonic()
+        show_epoch = teller.start("fit", order.plan.epochs)
+        head = fit_pairs(
+            batches, training, held, order.plan,
+            progress=lambda epoch, loss: show_epoch(epoch), cancelled=cancelled,
+        )  # fmt: skip
+        prompts = sorted({tuple(texts.prompt(pair.messages)) for pair in split.held_out})
+        plain = plain_states(base, base.tokenizer, _spread(prompts, CALIBRATION_PROMPTS), cancelled=cancelled)
+        head = calibrated(head, plain, table, shift=order.plan.mean_shift_nats)
+        fit_s = time.monotonic() - began
+        report = Report(
+            pairs=len(pairs),
+            held_out_pairs=len(held),
+            held_out_groups=len(split.held_out_groups),
+            states=plan.states,
+            harvest_mib=size / 2**20,
+            harvest_s=harvest_s,
+            fit_s=fit_s,
+            peak_memory_mib=_peak_memory_mib(),
+            epochs=head.epochs,
+            loss=head.loss,
+            loss_without=NO_REWARD_LOSS,
+            scales=dict(zip(names, map(float, head.scales), strict=True)),
+            dimensions=figures_of(head, batches, held, [pairs[at].dimension or "" for at in held], names),
+        )
+        write_files(order, head, names, report, table=table, base=base)
+    return report
+
+
+def dimensions_of(path: Path, split: PairSplit) -> list[str]:
+    """Return the dimensions that the training pairs name, in alphabetical order; PairsError if none does."""
+    names = sorted({pair.dimension for pair in split.training if pair.dimension is not None})
+    if not names:
+        raise PairsError(
+            path, ["no pair names a dimension, so there is nothing to learn"], remedy='give pairs a "dimension"'
+        )
+    return names
+
+
+def make_folder(folder: Path) -> None:
+    """Make *folder*, or raise UsageError with the reason why it can't be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} can't be made: {error.strerror}", remedy="choose another --out") from error
+
+
+def numbers_of(pairs: Sequence[Pair], part: Sequence[Pair]) -> IndexArray:
+    """Return the places in *pairs* of those in *part* that name a dimension."""
+    lines = {pair.line for pair in part if pair.dimension is not None}
+    return np.array([at for at, pair in enumerate(pairs) if pair.line in lines], dtype=np.int64)
+
+
+def figures_of(
+    head: FittedHead, batches: PairBatches, held: IndexArray, subjects: Sequence[str], names: Sequence[str]
+) -> dict[str, DimensionFigures]:
+    """Return the figures on the pairs *held*, by their dimension (*subjects*); dimensions without any are left out."""
+    guided = judge_pairs(head, batches, held, clamp=np.inf)
+    silent = dataclasses.replace(head, maps=np.zeros_like(head.maps))
+    plain = judge_pairs(silent, batches, held, clamp=np.inf)
+    found = {}
+    for name in names:
+        of_it = np.array([subject == name for subject in subjects])
+        if of_it.any():
+            found[name] = _figures(guided, plain, of_it)
+    return found
+
+
+def _figures(
+    guided: JudgedPairs, plain: JudgedPairs, of_it: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
+) -> DimensionFigures:
+    return DimensionFigures(
+        pairs=int(of_it.sum()),
+        pair_accuracy=float((guided.rewards[of_it] > 0).mean()),
+        policy_accuracy=float((guided.likelihoods[of_it] > 0).mean()),
+        base_accuracy=float((plain.likelihoods[of_it] > 0).mean()),
+    )
+
+
+def write_files(
+    order: TrainingOrder, head: FittedHead, names: Sequence[str], report: Report, *, table: FloatArray, base: LlamaModel
+) -> None:
+    """Write the head for padlite and for export, and the report, each whole or not at all."""
+    dimensions = [Dimension(name=name, scale=float(scale)) for name, scale in zip(names, head.scales, strict=True)]
+    provenance = {
+        "method": "PAD, preference pairs",
+        "pairs": str(report.pairs),
+        "held_out": f"{order.held_out:g} of the groups, seed {order.split_seed}",
+        "pair_accuracy": f"{report.mean.pair_accuracy:.3f}",
+        "policy_accuracy": f"{report.mean.policy_accuracy:.3f}",
+        "base": order.base.name,
+        **{name: f"{value:g}" for name, value in dataclasses.asdict(order.plan).items()},
+    }
+    rows, maps = balanced(head, table)
+    record = {
+        "layout": LAYOUT,
+        "kind": "head",
+        "dimensions": [dataclasses.asdict(each) for each in dimensions],
+        "tokenizer_sha256": base.tokenizer.sha256,
+        "base_sha256": file_sha256(order.base),
+        "probe_text": PROBE_TEXT,
+        "provenance": provenance,
+    }
+    with (order.out / "head.npz.partial").open("wb") as file:
+        np.savez(
+            file, table=rows, maps=maps, projection=head.projection, probe=base.unit_hidden_state(PROBE_TEXT)
+        )  # fmt: skip
+    (order.out / "head.npz.partial").replace(order.out / "head.npz")
+    write_whole(order.out / "head.json", _json(record))
+    write_whole(order.out / "report.json", _json(dataclasses.asdict(report)))
+    write_reward(
+        order.out / "reward.onnx", head, dimensions=dimensions, table=table, base=base, provenance=provenance
+    )  # fmt: skip
+
+
+def _json(record: object) -> bytes:
+    return (json.dumps(record, ensure_ascii=False, indent=1) + "\n").encode()
+
+
+def _spread(prompts: Sequence[tuple[int, ...]], count: int) -> list[tuple[int, ...]]:
+    """Return up to *count* of *prompts*, evenly from all of them."""
+    places = np.unique(np.linspace(0, len(prompts) - 1, min(count, len(prompts))).astype(int))
+    return [prompts[at] for at in places]
+
+
+def _peak_memory_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from padlite import settings
 from padlite.bundle import find_bundle
 from padlite.cli.groups import SuggestingGroup
 from padlite.cli.interrupts import Interrupts
@@ -94,26 +95,24 @@ def head(
 
 
 class Progress:
-    """Progress on stderr: a bar with the time left on a terminal, nothing but lines elsewhere."""
+    """Progress on stderr: a bar with the time left on a terminal, plain lines elsewhere."""
 
     def say(self, text: str) -> None:
         """Print a line on stderr."""
         click.echo(text, err=True)
 
-    def start(self, text: str, total: int) -> Callable[[int], None]:
-        """Show a bar of *total* steps; the function returned takes how many are done."""
-        bar = click.progressbar(range(total), label=text, file=click.get_text_stream("stderr"), show_pos=True)
-        bar.render_progress()
-        done = 0
+    @contextlib.contextmanager
+    def counting(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show a bar of *total* steps; the function yielded takes how many are done."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
 
-        def update(now: int) -> None:
-            nonlocal done
-            bar.update(now - done)
-            done = now
-            if done >= total:
-                bar.render_finish()
-
-        return update
+        console = Console(stderr=True, no_color=not settings.color_wanted(), highlight=False)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
+            task = bars.add_task(text, total=total)
+            yield lambda done: bars.update(task, completed=done)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -78,8 +79,8 @@ class Teller(Protocol):
         """Show a line."""
         ...
 
-    def start(self, text: str, total: int) -> Callable[[int], None]:
-        """Show that *total* steps of something begin, and return what takes the number done."""
+    def counting(self, text: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Show how *total* steps of something proceed; the context's value takes the number done."""
         ...
 
 
@@ -159,20 +160,18 @@ def train_head(order: TrainingOrder, teller: Teller, *, cancelled: Callable[[], 
         )
         harvester.prepare()
         began = time.monotonic()
-        harvest = harvester.run(
-            base, progress=teller.start("harvest", len(plan.completions)), cancelled=cancelled
-        )  # fmt: skip
+        with teller.counting("harvest", len(plan.completions)) as show:
+            harvest = harvester.run(base, progress=show, cancelled=cancelled)
         harvest_s = time.monotonic() - began
         table = output_table(order.base)
         weights = one_hot(names, [pair.dimension for pair in pairs], [pair.weight for pair in pairs])
         batches = PairBatches(harvest, table, weights, device=device)
         training, held = (numbers_of(pairs, part) for part in (split.training, split.held_out))
         began = time.monotonic()
-        show_epoch = teller.start("fit", order.plan.epochs)
-        head = fit_pairs(
-            batches, training, held, order.plan,
-            progress=lambda epoch, loss: show_epoch(epoch), cancelled=cancelled,
-        )  # fmt: skip
+        with teller.counting("fit, at most", order.plan.epochs) as show:
+            head = fit_pairs(
+                batches, training, held, order.plan, progress=lambda epoch, loss: show(epoch), cancelled=cancelled
+            )  # fmt: skip
         prompts = sorted({tuple(texts.prompt(pair.messages)) for pair in split.held_out})
         plain = plain_states(base, base.tokenizer, _spread(prompts, CALIBRATION_PROMPTS), cancelled=cancelled)
         head = calibrated(head, plain, table, shift=order.plan.mean_shift_nats)

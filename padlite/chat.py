@@ -35,13 +35,15 @@ def open(  # noqa: A001 — `padlite.open` is what the caller writes
     device: str = "auto",
     parallel: int = 1,
     waiting: int | None = None,
+    sentences: int | None = None,
 ) -> "Chat":
     """Load a model and return a chat on it; close it, or use it in a `with` block.
 
     *profile* is the name of one of the person's profiles, a file, a `Profile`, or None for no preferences. *model* is
     the name of a bundle or a GGUF file, instead of the profile's. *device* is where the reward model runs: auto, cpu or
     cuda. Up to *parallel* conversations are answered in turns, each with a whole context of its own in memory, the
-    others wait; more than *waiting* that wait are refused (None: never).
+    others wait; more than *waiting* that wait are refused (None: never). Each has room for so many *sentences* of a
+    profile (None: as many as *profile* has).
 
     Raises NotFoundError for a profile or a model that isn't there, ProfileError, and BackendError for models that can't
     be used, UsageError for a *parallel* below 1 or above 16.
@@ -54,7 +56,7 @@ def open(  # noqa: A001 — `padlite.open` is what the caller writes
     if model is not None:
         chosen = chosen.on_model(str(model))
     engine = Engine(slots=parallel, limit=waiting)
-    models = engine.load(open_models(chosen, device=device, parallel=parallel))
+    models = engine.load(open_models(chosen, device=device, parallel=parallel, sentences=sentences))
     return Chat(Opened(engine, models), chosen, owner=True)
 
 
@@ -121,8 +123,8 @@ class Chat:
     model works at most a few tokens ahead of the reader, unless somebody else waits for it.
     """
 
-    def __init__(self, opened: Opened, profile: Profile, *, owner: bool) -> None:
-        self._opened, self._owner = opened, owner
+    def __init__(self, opened: Opened, profile: Profile, *, owner: bool, client: str = "") -> None:
+        self._opened, self._owner, self._client = opened, owner, client
         self._engine = opened.engine
         self.profile = profile
         self._seat = Seat(opened.sequences)
@@ -174,9 +176,12 @@ class Chat:
         """Yield what `events` yields, in an event loop."""
         return self._aread(lambda: self._session.say(text))
 
-    def aregenerate(self) -> AsyncGenerator[Event, None]:
-        """Yield what `regenerate` yields, in an event loop."""
-        return self._aread(self._session.regenerate)
+    def aregenerate(self, *, ahead: int | None = AHEAD) -> AsyncGenerator[Event, None]:
+        """Yield what `regenerate` yields, in an event loop.
+
+        The model works at most *ahead* tokens ahead of the reader; None lets it finish whether anybody reads or not.
+        """
+        return self._aread(self._session.regenerate, ahead)
 
     def cancel(self) -> None:
         """End the answer being decoded, whether it waits, reads its prompt or speaks; from any thread.
@@ -186,6 +191,11 @@ class Chat:
         turn = self._turn
         if turn is not None:
             turn.cancel()
+
+    def require_room(self) -> None:
+        """Raise ContextFullError unless what was said fits the context with room for an answer."""
+        with self._between_answers():
+            self._session.require_room()
 
     @property
     def position(self) -> int:
@@ -245,6 +255,11 @@ class Chat:
         self._engine.require_usable()
         return self._session.describe_token(token)
 
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes of one token id: it may be a part of a character."""
+        self._engine.require_usable()
+        return self._opened.models.base.tokenizer.piece(token)
+
     def undo(self) -> bool:
         """Forget the last message and its answer; false if there is none."""
         with self._between_answers():
@@ -284,8 +299,15 @@ class Chat:
             chat.weights.update(self._session.weights)
         return chat
 
-    def new(self, profile: str | Path | Profile | None = None) -> "Chat":
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many answers are being decoded on the loaded model, and how many wait."""
+        return self._engine.running, self._engine.waiting
+
+    def new(self, profile: str | Path | Profile | None = None, *, client: str = "") -> "Chat":
         """Return a new conversation on the same loaded model, for the same *profile* or another one.
+
+        *client* names who asks, for a program that serves several: they are answered in rounds.
 
         Raises UsageError if that one is for another model, ProfileError if it weighs a dimension that this one lacks.
         """
@@ -298,7 +320,7 @@ class Chat:
                 f"this profile is for another model than {self.model_name}",
                 remedy="open it on its own: padlite.open(profile)",
             )
-        return Chat(self._opened, chosen, owner=False)
+        return Chat(self._opened, chosen, owner=False, client=client)
 
     def close(self) -> None:
         """End the conversation; the chat that `padlite.open` gave frees the model, for all that share it."""
@@ -400,8 +422,6 @@ class Chat:
             yield from events()
         finally:
             self._seat.release()
-
-    _client = ""
 
 
 def _pieces(events: Generator[Event, None, None]) -> Generator[str, None, None]:

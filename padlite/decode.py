@@ -15,8 +15,17 @@ import numpy as np
 
 from padlite.errors import ContextFullError, DecodingCancelled
 from padlite.options import DecodingOptions
-from padlite.scoring import choose, combine, log_normalizer, penalize_repetition, top_k
-from padlite.seams import BaseModel, BaseState, FloatArray, RewardModel, Step, TokenArray, Tokenizer
+from padlite.scoring import (
+    add_bias,
+    choose,
+    combine,
+    log_normalizer,
+    penalize_repetition,
+    penalize_said,
+    permitted,
+    top_k,
+)
+from padlite.seams import BaseModel, BaseState, Constraint, FloatArray, RewardModel, Step, TokenArray, Tokenizer
 from padlite.streaming import TextStream
 
 
@@ -115,10 +124,12 @@ def decode(
     rng: np.random.Generator,
     cancelled: Callable[[], bool],
     sequence: int = 0,
+    constraint: Constraint | None = None,
 ) -> Iterator[Token | End]:
     """Yield the tokens that answer *prompt* (token ids, at least one), then one `End`.
 
-    Tokens are yielded before the next one is evaluated. Raises ContextFullError if the prompt itself doesn't fit.
+    *constraint* says which tokens the answer may have. Tokens are yielded before the next one is evaluated. Raises
+    ContextFullError if the prompt itself doesn't fit.
     """
     context = list(prompt)
     stream = TextStream(options.stop)
@@ -131,7 +142,10 @@ def decode(
     reason = FinishReason.CANCELLED
     while not cancelled():
         try:
-            trace = decide(state, reward, context, options=options, guidance=guidance, rng=rng, scratch=scratch)
+            trace = decide(
+                state, reward, context, options=options, guidance=guidance, rng=rng, scratch=scratch,
+                begin=len(prompt), constraint=constraint,
+            )  # fmt: skip
         except DecodingCancelled:  # a reward catching up with the conversation
             break
         except ContextFullError:  # the reward's own context, whose prompt is longer
@@ -142,6 +156,8 @@ def decode(
             reason = FinishReason.STOP
             break
         context.append(token)
+        if constraint is not None:
+            constraint.accept(token)
         yield Token(id=token, text=stream.feed(tokenizer.piece(token)), trace=trace)
         if stream.stopped:
             reason = FinishReason.STOP
@@ -165,20 +181,31 @@ def decide(
     guidance: Guidance,
     rng: np.random.Generator,
     scratch: FloatArray,
+    begin: int = 0,
+    constraint: Constraint | None = None,
 ) -> TokenTrace:
     """Choose one token: score(a) = log p_base(a) + β · Σ_i w_i φ_i(a) over the k most likely (PAD, docs/paper-map.md).
 
     Without a reward model, at strength 0 or with all weights 0 the rewards are not even computed. Rewards that aren't
-    finite leave the decision to the base model. *scratch* (V,) is overwritten.
+    finite leave the decision to the base model. *scratch* (V,) is overwritten. The answer begins at *begin* in the
+    context; *constraint* says which candidates there are.
     """
     logits = own = state.logits
     if options.repetition_penalty != 1.0 and options.repetition_window:
         logits = penalize_repetition(own, context[-options.repetition_window :], options.repetition_penalty)
+    if options.frequency_penalty or options.presence_penalty:
+        frequency, presence = options.frequency_penalty, options.presence_penalty
+        logits = penalize_said(logits, context[begin:], frequency=frequency, presence=presence)
+    if options.logit_bias:
+        logits = add_bias(logits, options.logit_bias)
     candidates = top_k(logits, options.candidates)
+    peak: np.float32 = logits[int(candidates[0])]
+    if constraint is not None:
+        candidates = permitted(candidates, logits, constraint)
     base_logits = logits[candidates]
     own_logits = base_logits if logits is own else own[candidates]
     # Before the rewards: they may step the engine, in whose memory the logits lie.
-    base_scores = base_logits - np.float32(log_normalizer(logits, scratch, peak=base_logits[0]))
+    base_scores = base_logits - np.float32(log_normalizer(logits, scratch, peak=peak))
     weights, push, scores = guidance.weights, guidance.push, base_logits
     features: FloatArray | None = None
     fallback = False

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from padlite.backends.llama import LlamaModel, LlamaTokenizer, physical_cores
+from padlite.backends.llama_grammar import GrammarConstraint
 from padlite.backends.onnx import OnnxHead
 from padlite.backends.onnx_lm import OnnxLm
 from padlite.backends.onnx_reward import open_reward
@@ -118,6 +119,7 @@ class OpenModels:
             options=profile.decoding_options(self.source.defaults),
             system=profile.system_text(),
             overflow=profile.overflow,
+            constrain=lambda grammar: GrammarConstraint(self.base, grammar),
         )
 
 

@@ -28,6 +28,10 @@ class DecodingOptions:
     base proposes. *temperature* 0 always takes the best one; above 0 the scores of those left by *top_p* and *min_p*
     are sampled. *repetition_penalty* 1 is off; it looks at the last *repetition_window* tokens.
     *max_tokens* 0 means: until the model ends the answer or the context is full.
+
+    *frequency_penalty* takes so many nats from a token for each time that the answer has it, *presence_penalty* once;
+    *logit_bias* adds to the logits of single tokens (id, nats). *grammar* (GBNF, rule ``root``) is what the answer must
+    fit, or empty.
     """
 
     strength: float = 1.0
@@ -40,6 +44,10 @@ class DecodingOptions:
     seed: int | None = None
     max_tokens: int = 0
     stop: tuple[str, ...] = ()
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    grammar: str = ""
 
     def __post_init__(self) -> None:
         _check("strength", self.strength, low=-100.0, high=100.0)
@@ -50,6 +58,10 @@ class DecodingOptions:
         _check("repetition_penalty", self.repetition_penalty, low=0.01, high=100.0)
         _check("repetition_window", self.repetition_window, low=0, high=1_000_000)
         _check("max_tokens", self.max_tokens, low=0, high=1_000_000_000)
+        _check("frequency_penalty", self.frequency_penalty, low=-100.0, high=100.0)
+        _check("presence_penalty", self.presence_penalty, low=-100.0, high=100.0)
+        for _, bias in self.logit_bias:
+            _check("logit_bias", bias, low=-1000.0, high=1000.0)
         if self.seed is not None:
             _check("seed", self.seed, low=0, high=2**64 - 1)
         if any(not text for text in self.stop):

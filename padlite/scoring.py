@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from padlite.seams import FloatArray, TokenArray
+from padlite.errors import BackendError
+from padlite.seams import Constraint, FloatArray, TokenArray
 
 _COLUMNS = 512  # of the block-maximum search; 512 floats span whole cache lines and SIMD registers
 _FEW_COLUMNS = 128  # for vocabularies up to _LARGE: fewer maxima to search, a little more to sort
@@ -72,6 +73,45 @@ def penalize_repetition(logits: FloatArray, recent: Sequence[int], penalty: floa
     values = logits[ids]
     penalized[ids] = np.where(values > 0, values / np.float32(penalty), values * np.float32(penalty))
     return penalized
+
+
+def penalize_said(logits: FloatArray, said: Sequence[int], *, frequency: float, presence: float) -> FloatArray:
+    """Return *logits* less *frequency* for each time that a token is in *said*, and less *presence* once.
+
+    Both 0, or nothing said, returns *logits* itself. As OpenAI defines the two.
+    """
+    if not said or (frequency == 0.0 and presence == 0.0):
+        return logits
+    ids, counts = np.unique(np.asarray(said, dtype=np.int64), return_counts=True)
+    penalized = logits.copy()
+    penalized[ids] -= np.asarray(counts * frequency + presence, dtype=np.float32)
+    return penalized
+
+
+def add_bias(logits: FloatArray, bias: Sequence[tuple[int, float]]) -> FloatArray:
+    """Return *logits* with each (id, nats) of *bias* added; *logits* itself if there is none."""
+    if not bias:
+        return logits
+    biased = logits.copy()
+    for token, nats in bias:
+        biased[token] += np.float32(nats)
+    return biased
+
+
+def permitted(candidates: TokenArray, logits: FloatArray, constraint: Constraint) -> TokenArray:
+    """Return those of *candidates* (k,) that *constraint* allows, or if it allows none the k best of all that it does.
+
+    Raises BackendError if nothing at all is allowed.
+    """
+    kept: TokenArray = candidates[constraint.allowed(candidates)]
+    if len(kept):
+        return kept
+    everything = np.arange(logits.shape[0], dtype=np.int64)
+    allowed = constraint.allowed(everything)
+    if not allowed.any():
+        raise BackendError("no token of this model fits the grammar here", remedy="use another grammar or model")
+    best = top_k(np.where(allowed, logits, np.float32(-np.inf)), len(candidates))
+    return best[allowed[best]]
 
 
 def combine(base: FloatArray, features: FloatArray, push: FloatArray) -> FloatArray:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 TokenArray: TypeAlias = npt.NDArray[np.int64]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,4 +152,16 @@ class RewardModel(Protocol):
         Called for tokens in order, but not for all: a weight may turn from 0 in mid-answer. May call the engine, so
         views into its memory are gone afterwards. Raises DecodingCancelled, and ContextFullError when there is no room.
         """
+        ...
+
+
+class Constraint(Protocol):
+    """What an answer must look like; follows one answer, token by token."""
+
+    def allowed(self, candidates: TokenArray) -> BoolArray:
+        """Tell of each of *candidates* (k,) whether it may come next."""
+        ...
+
+    def accept(self, token: int) -> None:
+        """Note that *token*, one of those allowed, came."""
         ...

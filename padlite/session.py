@@ -7,7 +7,7 @@ Knows the models only through `padlite.seams`; knows no file, no store and no te
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -17,7 +17,7 @@ from padlite.decode import End, FinishReason, Guidance, Token, decode
 from padlite.errors import ContextFullError, PadliteError, UsageError, did_you_mean
 from padlite.options import LARGEST_WEIGHT, DecodingOptions, OverflowPolicy
 from padlite.prompt import prompt_tokens
-from padlite.seams import BaseModel, Dimension, RewardModel, Tokenizer
+from padlite.seams import BaseModel, Constraint, Dimension, RewardModel, Tokenizer
 from padlite.template import ChatTemplate, Message
 
 __all__ = [
@@ -118,7 +118,9 @@ class Session:
         system: str = "",
         overflow: OverflowPolicy = OverflowPolicy.STOP,
         sequence: int = 0,
+        constrain: Callable[[str], Constraint] | None = None,
     ) -> None:
+        self._constrain = constrain
         self._base, self._tokenizer, self._template, self._reward = base, tokenizer, template, reward
         self._sequence = sequence
         self._messages: list[Message] = []
@@ -259,6 +261,7 @@ class Session:
     def _answer(self, messages: list[Message]) -> Iterator[Event]:
         clock = _Clock()
         self._cancelled = False
+        constraint = self._constraint()
         kept, prompt = self._fit(messages)
         if len(kept) < len(messages):
             yield Dropped(turns=_exchanges(messages) - _exchanges(kept))
@@ -269,7 +272,7 @@ class Session:
         events = decode(
             self._base, self._tokenizer, self._reward, prompt,
             options=self._options, guidance=self._guidance, rng=np.random.default_rng(answer.seed),
-            cancelled=lambda: self._cancelled, sequence=self._sequence,
+            cancelled=lambda: self._cancelled, sequence=self._sequence, constraint=constraint,
         )  # fmt: skip
         try:
             for event in events:
@@ -290,6 +293,27 @@ class Session:
         self._keep(answer, before)
         self.last = answer.finish(clock)
         yield Finished(answer=self.last)
+
+    def _constraint(self) -> Constraint | None:
+        """Return what the next answer must look like. Raises UsageError for options that this model can't follow."""
+        size = self._base.vocabulary_size
+        if any(not 0 <= token < size for token, _ in self._options.logit_bias):
+            raise UsageError(
+                f"logit_bias names a token that the model lacks: it has {size:,}",
+                remedy=f"use ids from 0 to {size - 1}",
+            )
+        if not self._options.grammar:
+            return None
+        if self._constrain is None:
+            raise UsageError("this model can't follow a grammar", remedy="leave the grammar out")
+        return self._constrain(self._options.grammar)
+
+    def require_room(self) -> None:
+        """Raise ContextFullError unless what was said fits the context with room for an answer."""
+        prompt = self._prompt(self._messages)
+        limit = self.context_length - self._room()
+        if len(prompt) > limit:
+            raise self._full(len(prompt), limit)
 
     def _keep(self, answer: "_Transcript", before: list[Message]) -> None:
         """Add *answer* to the conversation; one stopped before its first token never was, nor was its question."""

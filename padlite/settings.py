@@ -69,6 +69,11 @@ def color_wanted() -> bool:
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def api_key() -> str | None:
+    """Return the key that clients of `padlite serve` must send, or None."""
+    return os.environ.get("PADLITE_API_KEY") or None
+
+
 def variable(name: str) -> str | None:
     """Return an environment variable that a caller owns (the shell's request for completions), or None."""
     return os.environ.get(name) or None

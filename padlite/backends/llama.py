@@ -248,6 +248,11 @@ class LlamaModel:
         self._hidden_view: tuple[int, FloatArray] = (0, _EMPTY)
 
     @property
+    def vocabulary(self) -> llama_cpp.llama_vocab_p:
+        """llama.cpp's own handle of the vocabulary, for what else works with it."""
+        return cast("llama_cpp.llama_vocab_p", llama_cpp.llama_model_get_vocab(self._model))
+
+    @property
     def chat_template(self) -> str | None:
         """The Jinja source of the model's chat template, or None."""
         source = llama_cpp.llama_model_chat_template(self._model, None)

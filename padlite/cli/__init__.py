@@ -22,6 +22,7 @@ COMPLETION_VARIABLE = "_PADLITE_COMPLETE"
 
 COMMANDS = (
     LazyCommand("chat", "padlite.cli.chat:chat", "Chat with a local model that follows your profile."),
+    LazyCommand("serve", "padlite.cli.serve:serve", "Serve chat to clients that speak OpenAI's API."),
     LazyCommand("profile", "padlite.cli.profile:profile", "Make, show and change profiles: what you prefer."),
     LazyCommand("sessions", "padlite.cli.sessions:sessions", "List, show, export and forget kept conversations."),
     LazyCommand("models", "padlite.cli.models:models", "List, show and verify models."),

@@ -1,0 +1,102 @@
+"""A real `padlite serve` in a process of its own, with folders of its own, for tests and scripts."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PROFILES = {
+    "ada": 'name = "Ada"\n[preferences]\ncaring = 1.0\n',
+    "max": "[preferences]\nwitty = 1.0\n",
+    "odd": "[preferences]\nunheard_of = 1.0\n",
+    "pirate": '[preferences.sentences]\npirate = { text = "Answer like a pirate." }\n',
+}
+
+
+@dataclass(slots=True)
+class Served:
+    """A running server; *lines* is what it says on stderr."""
+
+    process: subprocess.Popen[str]
+    port: int
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def stop(self, number: int = signal.SIGTERM, *, within_s: float = 30) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(within_s)
+
+    def raw(self, data: bytes, *, within_s: float = 20, half_close: bool = False) -> bytes:
+        """Send *data* as it is and return everything that comes until the server closes, or *within_s*."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=within_s) as connection:
+            connection.sendall(data)
+            if half_close:
+                connection.shutdown(socket.SHUT_WR)
+            received = b""
+            with contextlib.suppress(TimeoutError, ConnectionResetError):
+                while chunk := connection.recv(65536):
+                    received += chunk
+            return received
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return the environment of a padlite that lives in *folder* and has `PROFILES`."""
+    profiles = folder / "config" / "profiles"
+    profiles.mkdir(parents=True, exist_ok=True)
+    for name, text in PROFILES.items():
+        (profiles / f"{name}.toml").write_text(text, encoding="utf-8")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PADLITE")}
+    return {
+        **inherited,
+        "HOME": str(folder),
+        "PADLITE_CONFIG_DIR": str(folder / "config"),
+        "PADLITE_DATA_DIR": str(folder / "data"),
+        "ORT_DISABLE_TELEMETRY": "1",
+    }
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *words: str, extra: Mapping[str, str] | None = None) -> Iterator[Served]:
+    """Start `padlite serve`, wait until it answers, and end it afterwards."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "padlite", "serve", "--port", "0", "--threads", "1", *words],
+        env={**environment(folder), **(extra or {})},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stderr is not None
+    lines: list[str] = []
+    served: Served | None = None
+    for line in process.stderr:
+        lines.append(line)
+        if found := re.search(r"at http://[^ ]*:(\d+)/v1", line):
+            served = Served(process, int(found[1]), lines)
+            break
+    if served is None:
+        raise RuntimeError(f"the server didn't start: {''.join(lines)}")
+    reader = threading.Thread(target=lambda: lines.extend(process.stderr or ()), daemon=True)
+    reader.start()
+    try:
+        yield served
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        reader.join(5)
+        process.stderr.close()

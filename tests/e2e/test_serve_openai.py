@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -39,11 +40,11 @@ def client(served: Served) -> Iterator[OpenAI]:
         yield client
 
 
-def ask(client: OpenAI, text: str = ASK, *, model: str = MODEL, **fields: object) -> ChatCompletion:
+def ask(client: OpenAI, text: str = ASK, *, model: str = MODEL, **fields: Any) -> ChatCompletion:  # noqa: ANN401 — the fields of the API
     answer = client.chat.completions.create(
         model=model,
         messages=[{"role": "user", "content": text}],
-        **fields,  # type: ignore[call-overload]
+        **fields,
     )
     assert isinstance(answer, ChatCompletion)
     return answer
@@ -55,13 +56,13 @@ def text_of(answer: ChatCompletion, index: int = 0) -> str:
     return text
 
 
-def stream(client: OpenAI, text: str = ASK, **fields: object) -> list[openai.types.chat.ChatCompletionChunk]:
+def stream(client: OpenAI, text: str = ASK, **fields: Any) -> list[openai.types.chat.ChatCompletionChunk]:  # noqa: ANN401 — the fields of the API
     return list(
         client.chat.completions.create(
             model=MODEL,
             messages=[{"role": "user", "content": text}],
             stream=True,
-            **fields,  # type: ignore[call-overload]
+            **fields,
         )
     )
 
@@ -98,7 +99,7 @@ def test_streamed_whole_and_asynchronous_answers_are_the_same(client: OpenAI, se
 )
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0.8, "seed": 7}])
 def test_the_server_the_command_line_and_the_api_give_the_same_text(
-    client: OpenAI, folder: Path, profile: str | None, words: tuple[str, ...], sampling: dict[str, float]
+    client: OpenAI, folder: Path, profile: str | None, words: tuple[str, ...], sampling: dict[str, Any]
 ) -> None:
     model = f"{MODEL}@{profile}" if profile else MODEL
     numbers = [word for name, value in sampling.items() for word in (f"--{name}", str(value))]
@@ -131,7 +132,8 @@ def test_temperature_0_takes_the_best_and_top_p_0_does_too(client: OpenAI) -> No
 
 def test_the_length_is_limited_by_either_name(client: OpenAI) -> None:
     for name in ("max_tokens", "max_completion_tokens"):
-        answer = ask(client, **{name: 3})
+        limit: dict[str, Any] = {name: 3}
+        answer = ask(client, **limit)
         assert answer.choices[0].finish_reason == "length"
         assert answer.usage is not None
         assert answer.usage.completion_tokens == 3
@@ -181,7 +183,7 @@ def _content(chunk: openai.types.chat.ChatCompletionChunk) -> list[openai.types.
 
 
 def test_penalties_take_repetition_away(client: OpenAI) -> None:
-    def repeated(**fields: float) -> float:
+    def repeated(**fields: Any) -> float:  # noqa: ANN401
         words = text_of(ask(client, "Tell me a long story about a king.", max_tokens=120, **fields)).split()
         return 1 - len(set(words)) / len(words)
 
@@ -313,9 +315,7 @@ def test_padlites_own_fields_steer_and_explain(client: OpenAI) -> None:
         ({"stream_options": {"include_usage": True}}, "stream"),
     ],
 )
-def test_what_is_not_supported_is_refused_and_never_ignored(
-    client: OpenAI, fields: dict[str, object], names: str
-) -> None:
+def test_what_is_not_supported_is_refused_and_never_ignored(client: OpenAI, fields: dict[str, Any], names: str) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         ask(client, **fields)
     assert names in caught.value.message

@@ -132,7 +132,7 @@ def _errand(rng: np.random.Generator, scenarios: Sequence[Scenario], ordinary: S
     temperature = 0.0
     if rng.random() >= PLAIN_SHARE:
         push[style] = STRENGTHS[rng.integers(len(STRENGTHS))]
-        if rng.random() < 0.15:
+        if rng.random() < 0.3:
             push[rng.integers(len(STYLES))] += 0.7
         temperature = 0.7 if rng.random() < 0.5 else 0.0
     history: list[Message] = []

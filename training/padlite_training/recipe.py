@@ -51,9 +51,9 @@ class BaseTraining:
 class HeadTraining:
     """How the reward head is distilled from the contrast teacher."""
 
-    rank: int = 12
+    rank: int = 16
     candidates: int = 24
-    answers: int = 2400
+    answers: int = 4000
     answer_tokens: int = 40
     clamp: float = 6.0
     weight_decay: float = 0.3

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 ORDINARY_SHARE = 0.15
 HISTORY_SHARE = 0.3
 PLAIN_SHARE = 0.2
+PROMPT_ROOM = 512  # tokens for each sentence's sequence
 STRENGTHS = (0.7, 1.0, 1.5)
 
 
@@ -122,7 +123,7 @@ def harvest_in_parallel(
 def _harvest_share(
     gguf: Path, scenarios: Sequence[Scenario], ordinary: Sequence[Dialogue], plan: HeadTraining, share: int
 ) -> Harvest:
-    with open_base(gguf, sequences=len(STYLES) + 2) as base:
+    with open_base(gguf, sequences=len(STYLES) + 2, context_length=len(STYLES) * PROMPT_ROOM) as base:
         return harvest(base, scenarios, ordinary, plan, share=share)
 
 

@@ -53,7 +53,7 @@ class HeadTraining:
 
     rank: int = 16
     candidates: int = 24
-    answers: int = 4000
+    answers: int = 8000
     answer_tokens: int = 40
     clamp: float = 6.0
     weight_decay: float = 0.3
@@ -73,12 +73,12 @@ class Recipe:
     base: BaseTraining = field(default_factory=BaseTraining)
     focus: BaseTraining = field(
         default_factory=lambda: BaseTraining(
-            budget_s=40 * 60.0, small_talk=0.75, plain_sentence=0.8, matrix_rate=0.015, table_rate=1.5e-3,
+            budget_s=55 * 60.0, small_talk=0.75, plain_sentence=0.8, matrix_rate=0.015, table_rate=1.5e-3,
             decay_share=0.6, long_row_every=20, seed=2411,
         )
     )  # fmt: skip
     head: HeadTraining = field(default_factory=HeadTraining)
-    strength: float = 0.8
+    strength: float = 1.2
     candidates: int = 10
 
 

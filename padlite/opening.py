@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from padlite import settings
 from padlite.backends.llama import LlamaModel, LlamaTokenizer, physical_cores
 from padlite.backends.llama_grammar import GrammarConstraint
 from padlite.backends.onnx import OnnxHead
@@ -17,6 +18,7 @@ from padlite.bundle import Bundle, find_bundle, verify
 from padlite.contrast import ContrastReward
 from padlite.errors import BackendError, ProfileError, UsageError
 from padlite.options import DecodingOptions, EngineOptions
+from padlite.own_heads import own_head
 from padlite.profile import Profile, check_dimensions
 from padlite.reward_lm import PROMPT, LmReward
 from padlite.rewards import joined
@@ -55,11 +57,13 @@ class OpenChat:
 
 
 def find_source(profile: Profile, *, paths: Paths | None = None) -> Source:
-    """Return the files that *profile* means. Raises NotFoundError for an unknown bundle."""
+    """Return the files that *profile* means; a GGUF file comes with the head that the person made for it, if any.
+
+    Raises NotFoundError for an unknown bundle.
+    """
     if profile.base is not None:
-        return Source(
-            name=profile.base.name, base=profile.base, reward=profile.reward, bundle=None, defaults=DecodingOptions()
-        )
+        reward = profile.reward or own_head(profile.base, paths or settings.paths())
+        return Source(name=profile.base.name, base=profile.base, reward=reward, bundle=None, defaults=DecodingOptions())
     bundle = find_bundle(profile.model, paths)
     defaults = DecodingOptions(strength=bundle.strength, candidates=bundle.candidates)
     return Source(

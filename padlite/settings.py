@@ -32,6 +32,16 @@ class Paths:
         return self.data / "models"
 
     @property
+    def heads(self) -> Path:
+        """Reward heads that the person made for bare GGUF files, a folder for each."""
+        return self.data / "heads"
+
+    @property
+    def harvests(self) -> Path:
+        """What is being collected for new dimensions; empty when none is being made."""
+        return self.data / "harvests"
+
+    @property
     def sessions(self) -> Path:
         """The SQLite file of kept conversations."""
         return self.data / "sessions.sqlite3"

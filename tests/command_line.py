@@ -52,7 +52,11 @@ class Home:
         return self.config / "profiles" / f"{name}.toml"
 
     def run(
-        self, *arguments: str, stdin: str | None = None, environment: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        stdin: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        timeout_s: float = 60,
     ) -> subprocess.CompletedProcess[str]:
         """Run `padlite ARGUMENTS`; stdin is empty unless given."""
         return subprocess.run(
@@ -61,7 +65,7 @@ class Home:
             input=stdin or "",
             capture_output=True,
             encoding="utf-8",
-            timeout=60,
+            timeout=timeout_s,
             check=False,
         )
 

@@ -24,6 +24,9 @@ COMMANDS = (
     LazyCommand("chat", "padlite.cli.chat:chat", "Chat with a local model that follows your profile."),
     LazyCommand("serve", "padlite.cli.serve:serve", "Serve chat to clients that speak OpenAI's API."),
     LazyCommand("profile", "padlite.cli.profile:profile", "Make, show and change profiles: what you prefer."),
+    LazyCommand(
+        "dimension", "padlite.cli.dimension:dimension", "Make a dimension of a sentence; list and remove them."
+    ),
     LazyCommand("sessions", "padlite.cli.sessions:sessions", "List, show, export and forget kept conversations."),
     LazyCommand("models", "padlite.cli.models:models", "List, show and verify models."),
     LazyCommand("train", "padlite_training.commands:train", "Train a reward head for your own model from pairs."),

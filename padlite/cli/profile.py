@@ -191,11 +191,14 @@ def _dimensions_of(chosen: Profile) -> Sequence[Named]:
             raise NotFoundError(
                 f"{key} names a file that isn't there: {file}", remedy=f"padlite profile set {key}=FILE"
             )
-    if chosen.reward is not None:
+    from padlite.own_heads import own_head
+
+    reward = chosen.reward or (own_head(chosen.base, settings.paths()) if chosen.base else None)
+    if reward is not None:
         from padlite.backends.onnx_reward import open_reward
 
-        with open_reward(chosen.reward) as reward:
-            return reward.dimensions
+        with open_reward(reward) as opened:
+            return opened.dimensions
     if chosen.base is not None:
         return ()
     from padlite.bundle import find_bundle

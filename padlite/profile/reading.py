@@ -260,7 +260,7 @@ class _Reader:
         entries = cast("dict[str, object]", value)
         if len(entries) > MOST_SENTENCES:
             problem = f"there are {len(entries)} sentences; {MOST_SENTENCES} are the most"
-            raise self._error_at(path, problem, "keep those that matter most")
+            raise self._error_at(path, problem, "make dimensions of them: padlite dimension add --help")
         for name, entry in entries.items():
             if not isinstance(entry, dict):
                 problem = f"the sentence {name!r} must be {{ text, weight }}, not {kind_of(entry)}"

@@ -77,6 +77,7 @@ class Engine:
         self._running: list[Job] = []
         self._lock = threading.Lock()
         self._wake = threading.Event()
+        self._cancelled = False  # a job was, perhaps one that waits
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
@@ -125,7 +126,7 @@ class Engine:
     def submit(self, job: Job) -> None:
         """Let *job* wait for its turn. Raises QueueFullError, and UsageError after a stop or in a forked process."""
         self.require_usable()
-        job.ring = self._wake.set
+        job.ring = self._ring
         with self._lock:
             if self._stopping:
                 raise _closed()
@@ -172,12 +173,19 @@ class Engine:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
+    def _ring(self) -> None:
+        """Wake the thread: a job was cancelled, or its reader has caught up."""
+        self._cancelled = True
+        self._wake.set()
+
     # on the engine's thread
 
     def _work(self) -> None:
         """Run jobs until the engine is stopped; those still running then end early, those waiting are refused."""
         try:
             while not self._stopping:
+                if self._cancelled:
+                    self._admit_cancelled()
                 if self._waiting and len(self._running) < self._slots:
                     self._admit()
                 if not self._advance_all():
@@ -210,6 +218,19 @@ class Engine:
                 self._lines[client] = line
             self._waiting -= 1
         self._running.append(job)
+
+    def _admit_cancelled(self) -> None:
+        """Let jobs that were cancelled while they wait end at once, whether there is a slot or not."""
+        self._cancelled = False
+        with self._lock:
+            for client, line in tuple(self._lines.items()):
+                ended = [job for job in line if job.cancelled]
+                if ended:
+                    self._running += ended
+                    self._waiting -= len(ended)
+                    self._lines[client] = deque(job for job in line if not job.cancelled)
+                if not self._lines[client]:
+                    del self._lines[client]
 
     def _advance_all(self) -> bool:
         """Advance every running job by one event; false if none could be."""

@@ -164,6 +164,7 @@ def test_a_cancelled_job_ends_whether_it_runs_waits_or_is_paused() -> None:
         assert running.entered.wait(20)
         made.submit(waiting.job)
         waiting.job.cancel()
+        assert made.position(waiting.job) == 1
         running.job.cancel()
         running.open()
         paused.job.cancel()
@@ -171,6 +172,19 @@ def test_a_cancelled_job_ends_whether_it_runs_waits_or_is_paused() -> None:
         assert paused.rest()[1] is None
         assert waiting.rest() == ([], None)
         assert _settles(lambda: made.running == made.waiting == 0)
+
+
+def test_one_that_is_cancelled_while_it_waits_ends_before_there_is_a_slot() -> None:
+    endless, waiting = Reader(10**9).open(), Reader(3).open()
+    with engine() as made:
+        made.submit(endless.job)
+        assert endless.entered.wait(20)
+        made.submit(waiting.job)
+        waiting.job.cancel()
+        assert waiting.rest() == ([], None)
+        assert made.running == 1
+        endless.job.cancel()
+        endless.rest()
 
 
 def test_stopping_ends_what_runs_and_refuses_what_waits() -> None:

@@ -1,0 +1,8 @@
+"""Where PyInstaller finds what a program that embeds padlite needs (entry point ``pyinstaller40``). Knows no PyInstaller."""
+
+from pathlib import Path
+
+
+def hook_dirs() -> list[str]:
+    """Return the folder of the hook, `hook-padlite.py`, which only PyInstaller runs."""
+    return [str(Path(__file__).parent)]

@@ -2,7 +2,7 @@
 
     pip install pyinstaller && python examples/frozen/build.py [FOLDER]
 
-padlite's own hook (found by its entry point) collects everything; nothing about padlite has to be told to PyInstaller.
+padlite's own hook (found by its entry point) collects what padlite needs.
 Prints the size in MB (10^6 bytes, limit 150) and ends with 1 if the program is larger, doesn't start or doesn't answer.
 """
 
@@ -13,13 +13,16 @@ from pathlib import Path
 
 ASSISTANT = Path(__file__).parents[1] / "assistant" / "assistant.py"
 LARGEST_MB = 150
+# What llama-cpp-python and ONNX Runtime import where it happens to be installed, and a chat never needs.
+UNUSED = ("huggingface_hub", "onnx", "pandas", "PIL", "scipy", "sklearn", "sympy", "tkinter", "torch", "transformers")
 
 
 def freeze(folder: Path) -> Path:
     """Return the program, in a folder that can be copied to another machine."""
     places = ["--distpath", folder / "dist", "--workpath", folder / "work", "--specpath", folder]
-    command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level", "WARN", *places, ASSISTANT]
-    subprocess.run(list(map(str, command)), check=True)
+    leave_out = [word for name in UNUSED for word in ("--exclude-module", name)]
+    command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level", "WARN", *leave_out, *places]
+    subprocess.run(list(map(str, [*command, ASSISTANT])), check=True)
     return folder / "dist" / "assistant" / "assistant"
 
 

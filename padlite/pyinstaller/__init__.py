@@ -1,4 +1,4 @@
-"""Where PyInstaller finds what a program that embeds padlite needs (entry point ``pyinstaller40``). Knows no PyInstaller."""
+"""Where PyInstaller finds padlite's hook (entry point ``pyinstaller40``); knows no PyInstaller."""
 
 from pathlib import Path
 

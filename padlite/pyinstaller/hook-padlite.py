@@ -4,7 +4,10 @@ Run by PyInstaller alone, while it looks for what a program needs; the names wit
 Leaves out the terminal's chat and the server unless the program itself imports them.
 """
 
-from PyInstaller.utils.hooks import collect_dynamic_libs, collect_submodules
+from PyInstaller.utils.hooks import (  # pyright: ignore[reportMissingImports]
+    collect_dynamic_libs,
+    collect_submodules,
+)
 
 from padlite.settings import bundled_models
 

@@ -35,7 +35,7 @@ class OnnxLm:
         self.evaluated_tokens = 0
         self.cached_tokens = 0
         self._binding = session.io_binding()
-        shape = (1, info.kv_heads, self.context_length, info.head_size)
+        shape = (1, info.kv_heads, max(self.context_length, info.window), info.head_size)
         self._buffers = [zeros(shape, session) for _ in info.caches]
         for buffer, (past, present) in zip(self._buffers, info.caches, strict=True):
             self._binding.bind_ortvalue_input(past, buffer)

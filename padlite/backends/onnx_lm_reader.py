@@ -4,6 +4,7 @@ Unlike a head's, its graph is not one graph: what lies between inputs and output
 `preflight` alone (docs/formats.md). c is the number of cells of its cache. Runs nothing.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from padlite.backends import onnx_schema as onnx
@@ -18,7 +19,8 @@ _CACHE_PARTS = ("key", "value")
 class LmInfo:
     """A reward LM's own words: its one *dimension*, and whether its scores are *normalized* log-probabilities.
 
-    *caches* are (input, output) names of the KV cache, all of shape (1, *kv_heads*, c, *head_size*); *prompt* and
+    *caches* are (input, output) names of the KV cache, all of shape (1, *kv_heads*, c, *head_size*), c at least
+    *window*, the tokens that a layer with a sliding window looks back (0: none has one); *prompt* and
     *preference* say what it is asked (`padlite.reward_lm`); *chat_template* is empty if its base's is meant.
     """
 
@@ -30,6 +32,7 @@ class LmInfo:
     caches: tuple[tuple[str, str], ...]
     kv_heads: int
     head_size: int
+    window: int
     tokenizer_sha256: str
     prompt: str
     preference: str
@@ -52,11 +55,17 @@ def read_lm(model: onnx.Model) -> LmInfo:
         caches=caches,
         kv_heads=kv_heads,
         head_size=head_size,
+        window=max((0, *_windows(model.graph))),
         tokenizer_sha256=metadata.sha256("padlite.tokenizer_sha256"),
         prompt=_read_prompt(metadata),
         preference=metadata.values.get("padlite.preference", ""),
         chat_template=metadata.values.get("padlite.chat_template", ""),
     )
+
+
+def _windows(graph: onnx.Graph) -> Iterator[int]:
+    for node in graph.node:
+        yield from (setting.i for setting in node.attribute if setting.name == "local_window_size")
 
 
 def _read_prompt(metadata: Metadata) -> str:

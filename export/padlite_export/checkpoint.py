@@ -1,0 +1,179 @@
+"""Reads a causal language model in Hugging Face layout, checked: weights, LoRA adapter, value head, tokenizer.
+
+Only safetensors are read, as a pickled file runs whatever it holds. The value head is PAD's: `v_head.summary`, a linear
+map between the final norm and the output matrix, in `value_head.safetensors` or among the model's own weights. Shapes:
+V vocabulary, d width. Knows nothing of ONNX.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
+
+from padlite.errors import BackendError, NotFoundError, UsageError
+
+_HEAD_WEIGHT, _HEAD_BIAS = "v_head.summary.weight", "v_head.summary.bias"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A causal language model in float32, its adapter merged; *value_head* is (weight (d, d), bias (d,)) or None."""
+
+    folder: Path
+    model: transformers.PreTrainedModel
+    value_head: tuple[torch.Tensor, torch.Tensor] | None
+    tokenizer: Tokenizer
+    chat_template: str
+
+    @property
+    def kind(self) -> str:
+        """The architecture's name, such as ``llama``."""
+        return str(self.model.config.model_type)
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the output matrix is the input embedding."""
+        own = self.model.get_input_embeddings().weight
+        return bool(own.data_ptr() == self.model.get_output_embeddings().weight.data_ptr())
+
+    @torch.no_grad()
+    def logits(self, tokens: list[int]) -> torch.Tensor:
+        """Return the logits (T, V) after each of *tokens*, through the value head if there is one."""
+        ids = torch.tensor([tokens])
+        if self.value_head is None:
+            return cast("torch.Tensor", self.model(input_ids=ids).logits[0])
+        hidden = self.model.base_model(input_ids=ids).last_hidden_state[0]
+        weight, bias = self.value_head
+        hidden = torch.nn.functional.linear(hidden, weight, bias)
+        return cast("torch.Tensor", self.model.get_output_embeddings()(hidden))
+
+
+def read_checkpoint(folder: Path, *, adapter: Path | None = None) -> Checkpoint:
+    """Return the model in *folder*, with the LoRA *adapter* merged into it.
+
+    Raises NotFoundError for what isn't there, UsageError for what doesn't fit together, BackendError for what can't be
+    read.
+    """
+    _require_checkpoint(folder)
+    tokenizer = _read_tokenizer(folder)
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=torch.float32, local_files_only=True, use_safetensors=True
+        ).eval()
+    except (ValueError, KeyError, OSError, RuntimeError, SafetensorError) as error:
+        raise BackendError(
+            f"{folder} can't be read as a causal language model: {first_line(error)}",
+            remedy="check that it is a complete checkpoint of an architecture that transformers knows",
+        ) from error
+    value_head = _read_value_head(folder, int(config.hidden_size))
+    if adapter is not None:
+        merge_adapter(model, adapter)
+    return Checkpoint(
+        folder=folder,
+        model=model,
+        value_head=value_head,
+        tokenizer=tokenizer,
+        chat_template=_read_chat_template(folder),
+    )
+
+
+def _require_checkpoint(folder: Path) -> None:
+    if not folder.is_dir() or not (folder / "config.json").is_file():
+        raise NotFoundError(
+            f"{folder} is no checkpoint: it has no config.json", remedy="name a folder in Hugging Face layout"
+        )
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(path.name for path in [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
+        if pickled:
+            raise UsageError(
+                f"{folder} holds only pickled weights ({pickled[0]}), which may run any code when they are read",
+                remedy="get the checkpoint as safetensors, or convert it where you trust it",
+            )
+        raise NotFoundError(f"{folder} holds no weights (*.safetensors)", remedy="copy the whole checkpoint")
+
+
+def _read_tokenizer(folder: Path) -> Tokenizer:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise NotFoundError(
+            f"{folder} has no tokenizer.json", remedy="copy the tokenizer's files beside the weights as well"
+        )
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:
+        raise BackendError(f"{path} can't be read: {first_line(error)}", remedy="copy it again") from error
+
+
+def _read_chat_template(folder: Path) -> str:
+    beside, settings = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    if beside.is_file():
+        return beside.read_text(encoding="utf-8")
+    template = json.loads(settings.read_text(encoding="utf-8")).get("chat_template", "") if settings.is_file() else ""
+    return template if isinstance(template, str) else ""
+
+
+def _read_value_head(folder: Path, width: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return PAD's value head, or None if the checkpoint has none. Raises UsageError for one of another shape."""
+    found: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118  no mapping
+                if key.endswith((_HEAD_WEIGHT, _HEAD_BIAS)):
+                    found[_HEAD_WEIGHT if key.endswith(_HEAD_WEIGHT) else _HEAD_BIAS] = file.get_tensor(key).float()
+    if not found:
+        return None
+    weight, bias = found.get(_HEAD_WEIGHT, torch.zeros(0)), found.get(_HEAD_BIAS, torch.zeros(width))
+    if tuple(weight.shape) != (width, width) or tuple(bias.shape) != (width,):
+        raise UsageError(
+            f"the value head is {tuple(weight.shape)} and {tuple(bias.shape)}, but this model's must be "
+            f"({width}, {width}) and ({width},)",
+            remedy="export the checkpoint that the head was trained with",
+        )
+    return weight, bias
+
+
+def merge_adapter(model: transformers.PreTrainedModel, folder: Path) -> None:
+    """Add the LoRA adapter in *folder* to the weights of *model*: W + scale · B A.
+
+    Raises NotFoundError if it isn't there, UsageError if it belongs to another model or is of another kind.
+    """
+    settings_path, weights_path = folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    if not settings_path.is_file() or not weights_path.is_file():
+        raise NotFoundError(
+            f"{folder} is no LoRA adapter: it needs adapter_config.json and adapter_model.safetensors",
+            remedy="name the folder that holds both",
+        )
+    settings = json.loads(settings_path.read_text(encoding="utf-8"))
+    kind, rank = settings.get("peft_type"), settings.get("r")
+    if kind != "LORA" or settings.get("use_dora") or settings.get("rank_pattern") or not rank:
+        raise UsageError(f"{folder} is an adapter of a kind that can't be merged here", remedy="merge it with peft")
+    scale = settings.get("lora_alpha", rank) / (rank**0.5 if settings.get("use_rslora") else rank)
+    weights = dict(model.named_parameters())
+    with safe_open(weights_path, framework="pt") as file, torch.no_grad():
+        keys = set(file.keys())
+        downs = {key for key in keys if key.endswith(".lora_A.weight")}
+        if not downs or downs | {key.replace(".lora_A.", ".lora_B.") for key in downs} != keys:
+            raise UsageError(f"{folder} holds more or less than LoRA matrices", remedy="merge it with peft")
+        for key in downs:
+            name = key.removeprefix("base_model.model.").replace(".lora_A.weight", ".weight")
+            down, up = file.get_tensor(key).float(), file.get_tensor(key.replace(".lora_A.", ".lora_B.")).float()
+            target = weights.get(name)
+            if target is None or tuple(target.shape) != (up.shape[0], down.shape[1]) or up.shape[1] != down.shape[0]:
+                raise UsageError(
+                    f"the LoRA adapter is for another base: {name} doesn't fit",
+                    remedy="name the base that it was trained on",
+                )
+            target += scale * (up @ down)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what *error* says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

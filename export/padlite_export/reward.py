@@ -1,0 +1,225 @@
+"""`padlite export reward`: a causal language model in Hugging Face layout becomes a reward LM that padlite runs.
+
+Read, build, graft, quantize, write beside the target, prove, and only then put in place: an export that is stopped or
+doesn't prove itself leaves nothing under the final name.
+"""
+
+import dataclasses
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import onnx
+
+import padlite
+from padlite.backends.llama import LlamaModel
+from padlite.backends.onnx_lm import OnnxLm
+from padlite.errors import BackendError, PadliteError, UsageError
+from padlite.options import EngineOptions
+from padlite_export.builder import build
+from padlite_export.checkpoint import Checkpoint, read_checkpoint
+from padlite_export.graft import Output, graft, halve, parameters, quantize
+from padlite_export.parity import Parity, compare, step_ms
+
+Dtype: TypeAlias = Literal["fp32", "fp16", "int8", "int4"]
+DTYPES: tuple[Dtype, ...] = ("fp32", "fp16", "int8", "int4")
+
+# Largest error in nats, and the least share of steps with the same best candidate.
+TOLERANCES: Mapping[str, tuple[float, float]] = {
+    "fp32": (1e-3, 0.999),
+    "fp16": (0.1, 0.95),
+    "int8": (2.0, 0.8),
+    "int4": (20.0, 0.2),
+}
+AWKWARD = (
+    "Hello there.", " leading", "trailing ", "tab\tand\nline\r\n", "  two  spaces", "naïve café", "日本語のテキスト",
+    "emoji 👩‍👩‍👧 🤷🏽", "x = [1, 2.5e-3]; // code", "ALL CAPS and 12345678", "<|im_end|> as text", "\u200b\u00a0",
+)  # fmt: skip
+_INLINE_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What was written and how well it does; sizes in bytes, times in milliseconds on this machine."""
+
+    path: Path
+    architecture: str
+    dtype: str
+    scores: str
+    parameters: int
+    file_bytes: int
+    value_head: bool
+    adapter: bool
+    parity: Parity
+    step_ms_at_128: float | None
+    step_ms_at_1024: float | None
+
+    def as_json(self) -> str:
+        """Return it as JSON."""
+        return json.dumps({**dataclasses.asdict(self), "path": str(self.path)}, indent=2)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return it as a table of labels and values."""
+        times = (("128", self.step_ms_at_128), ("1,024", self.step_ms_at_1024))
+        extras = [word for word, there in (("value head", self.value_head), ("LoRA adapter", self.adapter)) if there]
+        return [
+            ("written", str(self.path)),
+            ("model", ", ".join([self.architecture, f"{self.parameters / 1e6:,.1f} M weights", self.dtype, *extras])),
+            ("size", f"{self.file_bytes / 1e6:,.1f} MB"),
+            ("compared", f"{self.parity.steps} steps, 20 candidates each"),
+            ("largest, mean error", f"{self.parity.largest_error:.3g}, {self.parity.mean_error:.3g} nats"),
+            ("same best candidate", f"{self.parity.same_best:.2%}"),
+            ("rank correlation", f"{self.parity.rank_correlation:.4f}"),
+            *((f"step at {length} tokens", f"{spent:.2f} ms") for length, spent in times if spent is not None),
+        ]
+
+
+def export_reward(
+    source: Path,
+    out: Path,
+    *,
+    base: Path,
+    dtype: Dtype = "fp32",
+    adapter: Path | None = None,
+    name: str = "preference",
+    preference: str = "",
+    normalized: bool = False,
+    tell: Callable[[str], None] = lambda _line: None,
+) -> Report:
+    """Write the checkpoint *source* as a reward LM for the base model *base* (GGUF) to *out*, and return the proof.
+
+    *name* is the dimension's, *preference* what it is told unless a profile says otherwise. *tell* is told what is
+    being done. Raises PadliteError subclasses; nothing is left at *out* then, unless it was there before.
+    """
+    tell("reading the checkpoint")
+    checkpoint = read_checkpoint(source, adapter=adapter)
+    sha256 = _require_same_tokenizer(checkpoint, base)
+    _require_space(out.parent, checkpoint)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
+        work = Path(folder)
+        tell("building the graph")
+        model = build(checkpoint, work)
+        metadata = {
+            "padlite.schema": "1",
+            "padlite.kind": "lm",
+            "padlite.dimensions": json.dumps([{"name": name, "description": "what the reward LM is told to prefer"}]),
+            "padlite.scores": "logprob" if normalized else "logit",
+            "padlite.vocabulary_size": str(checkpoint.model.get_output_embeddings().weight.shape[0]),
+            "padlite.context_length": str(checkpoint.model.config.max_position_embeddings),
+            "padlite.parameters": str(parameters(model)),
+            "padlite.tokenizer_sha256": sha256,
+            "padlite.preference": preference,
+            "padlite.chat_template": checkpoint.chat_template,
+            "padlite.dtype": dtype,
+            "padlite.provenance": json.dumps({"exporter": f"padlite {padlite.__version__}", "model": checkpoint.kind}),
+        }
+        graft(model, _output_of(checkpoint, normalized=normalized), metadata=metadata)
+        tell(f"writing weights as {dtype}")
+        made = work / out.name
+        _save(_as_dtype(model, dtype), made)
+        tell("comparing it with the checkpoint")
+        report = _prove(checkpoint, made, out=out, dtype=dtype, adapter=adapter is not None)
+        _put_in_place(made, out)
+    return report
+
+
+def _require_same_tokenizer(checkpoint: Checkpoint, base: Path) -> str:
+    """Return the fingerprint of the base's tokenizer, or raise UsageError if the checkpoint reads other tokens."""
+    with LlamaModel.open(base, EngineOptions(context_length=32, gpu_layers=0, hidden_states=False)) as model:
+        if model.vocabulary_size > checkpoint.model.get_output_embeddings().weight.shape[0]:
+            differs: str | None = "a larger vocabulary"
+        else:
+            differs = next((repr(text) for text in AWKWARD if _ids(checkpoint, text) != _base_ids(model, text)), None)
+        if differs is not None:
+            raise UsageError(
+                f"the reward LM and {base.name} don't read the same tokens (they differ at {differs})",
+                remedy="name a base model of the same family with --base",
+            )
+        return model.tokenizer.sha256
+
+
+def _ids(checkpoint: Checkpoint, text: str) -> list[int]:
+    return list(checkpoint.tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _base_ids(model: LlamaModel, text: str) -> list[int]:
+    return model.tokenizer.encode(text, special=True)
+
+
+def _require_space(folder: Path, checkpoint: Checkpoint) -> None:
+    needed = 3 * sum(each.numel() for each in checkpoint.model.parameters()) * 4
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise UsageError(f"{folder} is no folder: {error.strerror}", remedy=f"mkdir -p {folder}") from error
+    if free < needed:
+        raise BackendError(
+            f"the export needs {needed / 1e9:.1f} GB in {folder} while it runs, and {free / 1e9:.1f} GB are free",
+            remedy="make room, or write to another disk with --out",
+        )
+
+
+def _output_of(checkpoint: Checkpoint, *, normalized: bool) -> Output:
+    layer = checkpoint.model.get_output_embeddings()
+    bias = getattr(layer, "bias", None)
+    head, config = checkpoint.value_head, checkpoint.model.config
+    return Output(
+        matrix=None if checkpoint.is_tied else layer.weight.detach().numpy(),
+        bias=None if bias is None else bias.detach().numpy(),
+        value_head=None if head is None else (head[0].numpy(), head[1].numpy()),
+        head_size=int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads),
+        softcap=float(getattr(config, "final_logit_softcapping", None) or 0.0),
+        normalized=normalized,
+    )
+
+
+def _as_dtype(model: onnx.ModelProto, dtype: Dtype) -> onnx.ModelProto:
+    if dtype == "fp16":
+        halve(model, everything=True)
+    return quantize(model, int(dtype.removeprefix("int"))) if dtype.startswith("int") else model
+
+
+def _save(model: onnx.ModelProto, path: Path) -> None:
+    onnx.save_model(
+        model, str(path), save_as_external_data=True, all_tensors_to_one_file=True, location=f"{path.name}.data",
+        size_threshold=_INLINE_BYTES,
+    )  # fmt: skip
+
+
+def _prove(checkpoint: Checkpoint, made: Path, *, out: Path, dtype: Dtype, adapter: bool) -> Report:
+    """Return what the export is worth; raise BackendError if that is not enough."""
+    with OnnxLm.open(made, device="cpu") as lm:
+        parity = compare(checkpoint, lm)
+        largest, same = TOLERANCES[dtype]
+        if not (parity.largest_error <= largest and parity.same_best >= same):
+            raise BackendError(
+                f"the export doesn't score as its checkpoint does: largest error {parity.largest_error:.4g} (allowed "
+                f"{largest:g}), same best candidate in {parity.same_best:.1%} of the steps (needed {same:.1%})",
+                remedy="export it as fp32, or report the architecture",
+            )
+        return Report(
+            path=out,
+            architecture=checkpoint.kind,
+            dtype=dtype,
+            scores="logprob" if lm.info.normalized else "logit",
+            parameters=lm.info.parameters,
+            file_bytes=sum(path.stat().st_size for path in made.parent.glob(f"{made.name}*")),
+            value_head=checkpoint.value_head is not None,
+            adapter=adapter,
+            parity=parity,
+            step_ms_at_128=step_ms(lm, 128),
+            step_ms_at_1024=step_ms(lm, 1024),
+        )
+
+
+def _put_in_place(made: Path, out: Path) -> None:
+    """Move data first, then the graph that names it."""
+    try:
+        made.with_name(f"{made.name}.data").replace(out.with_name(f"{out.name}.data"))
+        made.replace(out)
+    except OSError as error:
+        raise PadliteError(f"{out} can't be written: {error.strerror}", remedy="check the folder's rights") from error

@@ -30,7 +30,7 @@ COMMANDS = (
     LazyCommand("sessions", "padlite.cli.sessions:sessions", "List, show, export and forget kept conversations."),
     LazyCommand("models", "padlite.cli.models:models", "List, show and verify models."),
     LazyCommand("train", "padlite_training.commands:train", "Train a reward head for your own model from pairs."),
-    LazyCommand("export", "padlite.cli.export:export", "Turn trained checkpoints into files that padlite runs."),
+    LazyCommand("export", "padlite_export.commands:export", "Turn trained checkpoints into files that padlite runs."),
     LazyCommand("doctor", "padlite.cli.doctor:doctor", "Check that chat works on this machine, and what would help."),
     LazyCommand("paths", "padlite.cli.paths:paths", "Show where padlite keeps things."),
     LazyCommand("completion", "padlite.cli.completion:completion", "Print the completion script of your shell."),

@@ -19,7 +19,7 @@ DOCUMENTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["install", "test", "training", "checks"])
+@pytest.mark.parametrize("name", ["install", "test", "training", "export", "checks"])
 def test_ci_types_what_the_documents_say(name: str) -> None:
     printed = _ci_prints(name)
     document = "CONTRIBUTING.md" if name == "checks" else "README.md"

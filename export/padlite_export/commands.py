@@ -8,7 +8,7 @@ import click
 from padlite.cli.groups import SuggestingGroup
 from padlite.errors import NotFoundError
 
-NEEDED = ("torch", "transformers", "onnx", "onnxruntime_genai", "padlite_export")
+NEEDED = ("torch", "transformers", "onnx", "onnxruntime_genai")
 DTYPES = ("fp32", "fp16", "int8", "int4")
 
 

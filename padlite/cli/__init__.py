@@ -28,7 +28,7 @@ COMMANDS = (
         "dimension", "padlite.cli.dimension:dimension", "Make a dimension of a sentence; list and remove them."
     ),
     LazyCommand("sessions", "padlite.cli.sessions:sessions", "List, show, export and forget kept conversations."),
-    LazyCommand("models", "padlite.cli.models:models", "List, show and verify models."),
+    LazyCommand("models", "padlite.cli.models:models", "List, show, verify, add and remove models."),
     LazyCommand("train", "padlite_training.commands:train", "Train a reward head for your own model from pairs."),
     LazyCommand("export", "padlite_export.commands:export", "Turn trained checkpoints into files that padlite runs."),
     LazyCommand("doctor", "padlite.cli.doctor:doctor", "Check that chat works on this machine, and what would help."),

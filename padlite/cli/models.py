@@ -1,4 +1,4 @@
-"""`padlite models`: which bundles there are, what is in one, whether its files are unchanged, and where it lives."""
+"""`padlite models`: which bundles there are, what is in one, whether its files are unchanged; add and remove them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json
 
 @click.group(cls=SuggestingGroup)
 def models() -> None:
-    """List, show and verify models.
+    """List, show, verify, add and remove models.
 
     A model comes as a bundle: a folder with a base model (GGUF), a reward model (ONNX) and a manifest that binds them.
     """
@@ -108,6 +108,89 @@ def path(*, name: str, as_json: bool) -> None:
         _print_json({"name": name, "folder": folder})
         return
     click.echo(folder)
+
+
+_license_option = click.option(
+    "--license", metavar="NAME", default="unknown", show_default=True, help="The licence of the models."
+)
+
+
+@models.command()
+@click.argument("sources", metavar="DIR|FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--name", metavar="NAME", help="What it is called; default: the bundle's or the GGUF's own name.")
+@_license_option
+def add(*, sources: tuple[Path, ...], name: str | None, license: str) -> None:  # noqa: A002  the manifest's word
+    """Install a bundle's folder, or a GGUF with or without its reward model, after it has answered.
+
+    \b
+    padlite models add some-model/
+    padlite models add base.gguf reward.onnx --name mine
+    """
+    from padlite import installing
+
+    paths = settings.paths()
+    if len(sources) == 1 and sources[0].is_dir():
+        bundle = installing.install(sources[0], paths, name=name)
+    else:
+        parts = installing.parts_of(sources, name=name, license=license)
+        bundle = installing.build(parts, installing.own_folder(parts.name, paths))
+    click.echo(f"{bundle.name}: installed in {_homely(bundle.folder)}")
+    click.echo(f"try: padlite chat --model {bundle.name}", err=True)
+
+
+@models.command("build")
+@click.option("--base", metavar="GGUF", required=True, type=click.Path(path_type=Path), help="The base model.")
+@click.option("--reward", metavar="ONNX", type=click.Path(path_type=Path), help="The reward model for it.")
+@click.option("--card", metavar="FILE", type=click.Path(path_type=Path), help="A text about it, for people.")
+@click.option(
+    "--out",
+    metavar="DIR",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The new folder; its name is the model's.",
+)
+@click.option("--title", metavar="TEXT", default="", help="What people call it.")
+@click.option("--description", metavar="TEXT", default="", help="What it is good for.")
+@click.option(
+    "--context-length", metavar="TOKENS", type=click.IntRange(min=0), default=0, help="0: the base model's own."
+)
+@_license_option
+def build_(
+    *,
+    base: Path,
+    reward: Path | None,
+    card: Path | None,
+    out: Path,
+    title: str,
+    description: str,
+    context_length: int,
+    license: str,  # noqa: A002  the manifest's word
+) -> None:
+    """Put a bundle together in a new folder: copies, checksums, manifest; it must load and answer."""
+    from padlite import installing
+
+    parts = installing.Parts(
+        name=out.name, base=base, license=license, reward=reward, card=card, title=title, description=description,
+        context_length=context_length,
+    )  # fmt: skip
+    bundle = installing.build(parts, out.absolute())
+    click.echo(f"{bundle.name}: {len(bundle.files)} files, {_megabytes(_size(bundle))}, in {_homely(bundle.folder)}")
+
+
+@models.command("rm")
+@click.argument("name")
+@click.option("--yes", "-y", is_flag=True, help="Don't ask.")
+def remove_(*, name: str, yes: bool) -> None:
+    """Remove a model of your own."""
+    from padlite import installing
+
+    paths = settings.paths()
+    bundle = find_bundle(name, paths)
+    if not yes and not click.confirm(f"Remove {bundle.name} ({_megabytes(_size(bundle))})?", err=True):
+        click.echo("nothing was removed", err=True)
+        return
+    installing.remove(bundle, paths)
+    click.echo(f"{bundle.name}: removed")
 
 
 def _row(bundle: Bundle) -> dict[str, Json]:

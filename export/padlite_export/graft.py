@@ -168,5 +168,7 @@ def _constant(graph: onnx.GraphProto, name: str, value: npt.NDArray[np.generic])
 
 
 def _add(graph: onnx.GraphProto, operator: str, inputs: list[str], output: str, **settings: int) -> str:
-    graph.node.append(helper.make_node(operator, inputs, [output], name=output, **settings))
+    node = helper.make_node(operator, inputs, [output], name=output)
+    node.attribute.extend(helper.make_attribute(key, value) for key, value in settings.items())
+    graph.node.append(node)
     return output

@@ -19,6 +19,7 @@ from padlite.naming import check_name
 from padlite.opening import open_chat
 from padlite.private_files import make_private_folder
 from padlite.profile import Profile
+from padlite.seams import Dimension
 from padlite.settings import Paths
 
 _BASE = "base.gguf"
@@ -71,7 +72,7 @@ def build(parts: Parts, target: Path) -> Bundle:
                 _copy(data, folder / data.name)
         if parts.card is not None:
             _copy(parts.card, folder / "card.md")
-        dimensions = ()
+        dimensions: tuple[Dimension, ...] = ()
         if reward is not None:
             with open_reward(folder / reward, device="cpu", context_length=8) as opened:
                 dimensions = opened.dimensions

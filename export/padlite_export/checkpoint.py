@@ -38,8 +38,11 @@ class Checkpoint:
     @property
     def is_tied(self) -> bool:
         """Whether the output matrix is the input embedding."""
-        own = self.model.get_input_embeddings().weight
-        return bool(own.data_ptr() == self.model.get_output_embeddings().weight.data_ptr())
+        own, other = (cast("torch.Tensor", each.weight) for each in self._tables())
+        return own.data_ptr() == other.data_ptr()
+
+    def _tables(self) -> tuple[torch.nn.Module, torch.nn.Module]:
+        return self.model.get_input_embeddings(), self.model.get_output_embeddings()
 
     @torch.no_grad()
     def logits(self, tokens: list[int]) -> torch.Tensor:
@@ -171,7 +174,7 @@ def merge_adapter(model: transformers.PreTrainedModel, folder: Path) -> None:
                     f"the LoRA adapter is for another base: {name} doesn't fit",
                     remedy="name the base that it was trained on",
                 )
-            target += scale * (up @ down)
+            target.add_(up @ down, alpha=scale)
 
 
 def first_line(error: Exception) -> str:

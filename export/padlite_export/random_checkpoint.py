@@ -7,6 +7,7 @@ beside it. The tokenizer is that of `padlite_training.random_llama`, so its GGUF
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 import transformers
@@ -36,7 +37,7 @@ def write_checkpoint(
     seed: int = 1,
     value_head: bool = False,
     letters: str = LETTERS,
-    **sizes: int | float | bool,
+    sizes: Mapping[str, int] = MappingProxyType({}),
 ) -> Path:
     """Write a causal language model of *model_type* with random weights into *folder*, and return that.
 

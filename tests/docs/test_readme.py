@@ -154,7 +154,7 @@ def test_the_model_that_the_readme_promises_is_there() -> None:
 
 
 def test_marked_blocks_are_the_kinds_that_the_tests_know() -> None:
-    kinds = {"run", "run: output", "profile", "ci: install", "ci: test", "ci: training", "ci: checks"}
+    kinds = {"run", "run: output", "profile", "ci: install", "ci: test", "ci: training", "ci: export", "ci: checks"}
     assert {block.marker for document in DOCUMENTS for block in blocks(document)} - {""} <= kinds
 
 

@@ -71,7 +71,7 @@ def test_an_exported_reward_lm_guides_a_chat(exported: Report, random_base: Path
 def test_other_architectures_and_number_formats_prove_themselves(
     tmp_path: Path, random_base: Path, model_type: str, dtype: reward.Dtype, sizes: dict[str, int]
 ) -> None:
-    source = write_checkpoint(tmp_path / "model", model_type=model_type, **sizes)
+    source = write_checkpoint(tmp_path / "model", model_type=model_type, sizes=sizes)
     report = export_reward(source, tmp_path / "reward.onnx", base=random_base, dtype=dtype, normalized=dtype == "int8")
     assert report.parity.largest_error < {"int8": 1.0, "fp16": 0.1}[dtype]
     assert report.file_bytes < 0.75 * 4 * report.parameters
@@ -84,7 +84,7 @@ def test_other_architectures_and_number_formats_prove_themselves(
 def test_an_export_that_scores_otherwise_is_not_written(
     checkpoint: Path, random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(reward.TOLERANCES, "int8", (1e-6, 1.0))  # type: ignore[arg-type]
+    monkeypatch.setitem(reward.TOLERANCES, "int8", (1e-6, 1.0))
     with pytest.raises(BackendError, match="doesn't score as its checkpoint does"):
         export_reward(checkpoint, tmp_path / "reward.onnx", base=random_base, dtype="int8")
     assert list(tmp_path.iterdir()) == []

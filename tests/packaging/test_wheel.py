@@ -33,14 +33,24 @@ def test_the_wheel_holds_the_bundled_model_file_by_file(wheel: Path) -> None:
 
 def test_the_wheel_holds_the_packages_and_nothing_of_the_workshop(wheel: Path) -> None:
     names = names_in(wheel)
-    assert {"padlite/py.typed", "padlite/decode.py", "padlite/cli/__init__.py", "padlite_training/__init__.py"} <= names
+    assert {
+        "padlite/py.typed",
+        "padlite/decode.py",
+        "padlite/cli/__init__.py",
+        "padlite_training/__init__.py",
+        "padlite_export/__init__.py",
+    } <= names
     metadata = f"padlite-{padlite.__version__}.dist-info"
-    assert {name.split("/")[0] for name in names} == {"padlite", "padlite_training", metadata}
+    assert {name.split("/")[0] for name in names} == {"padlite", "padlite_training", "padlite_export", metadata}
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 
 def test_every_module_of_the_repository_is_in_the_wheel(wheel: Path) -> None:
-    packages = {REPOSITORY: "padlite", REPOSITORY / "training": "padlite_training"}
+    packages = {
+        REPOSITORY: "padlite",
+        REPOSITORY / "training": "padlite_training",
+        REPOSITORY / "export": "padlite_export",
+    }
     modules = {str(file.relative_to(top)) for top, name in packages.items() for file in (top / name).rglob("*.py")}
     assert modules == {name for name in names_in(wheel) if name.endswith(".py")}
 

@@ -23,6 +23,7 @@ from padlite.server.failures import ApiError, explained
 from padlite.server.guards import Access, Guard
 from padlite.server.metrics import Metrics
 from padlite.server.openapi import document
+from padlite.server.page import page_routes
 from padlite.server.requests import ChatRequest, read_request
 from padlite.server.shelf import Shelf
 
@@ -48,6 +49,7 @@ def build(shelf: Shelf, access: Access, *, with_metrics: bool = False, largest_b
     completions = Completions(shelf, metrics)
     pages = _Pages(shelf, completions, metrics, largest_body)
     routes = [
+        *page_routes(shelf),
         Route("/health", pages.health, methods=["GET"]),
         Route("/openapi.json", pages.openapi, methods=["GET"]),
         Route("/v1/models", pages.models, methods=["GET"]),

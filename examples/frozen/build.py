@@ -13,16 +13,19 @@ from pathlib import Path
 
 ASSISTANT = Path(__file__).parents[1] / "assistant" / "assistant.py"
 LARGEST_MB = 150
-# What llama-cpp-python and ONNX Runtime import where it happens to be installed, and a chat never needs.
-UNUSED = ("huggingface_hub", "onnx", "pandas", "PIL", "scipy", "sklearn", "sympy", "tkinter", "torch", "transformers")
+# What numpy, llama-cpp-python and ONNX Runtime import where it happens to be installed, and a chat never needs.
+UNUSED = (
+    "huggingface_hub", "hypothesis", "mypy", "onnx", "pandas", "PIL", "pydantic", "pytest", "scipy", "sklearn", "sympy",
+    "tkinter", "torch", "transformers", "yaml",
+)  # fmt: skip
 
 
 def freeze(folder: Path) -> Path:
     """Return the program, in a folder that can be copied to another machine."""
     places = ["--distpath", folder / "dist", "--workpath", folder / "work", "--specpath", folder]
     leave_out = [word for name in UNUSED for word in ("--exclude-module", name)]
-    command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level", "WARN", *leave_out, *places]
-    subprocess.run(list(map(str, [*command, ASSISTANT])), check=True)
+    command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--strip", "--log-level", "WARN"]
+    subprocess.run(list(map(str, [*command, *leave_out, *places, ASSISTANT])), check=True)
     return folder / "dist" / "assistant" / "assistant"
 
 

@@ -56,15 +56,16 @@ function showSliders() {
 }
 
 function slider({ id, label, description, low, high, step, value, change }) {
-  const output = make("output", { htmlFor: id, textContent: value.toFixed(1) });
+  const shown = make("span", { className: "value", textContent: value.toFixed(1) }); // the slider itself says its value
+  shown.setAttribute("aria-hidden", "true");
   const input = make("input", { id, type: "range", min: Math.min(low, value), max: Math.max(high, value), step, value });
   input.setAttribute("aria-describedby", `${id}-note`);
   input.addEventListener("input", () => {
-    output.textContent = Number(input.value).toFixed(1);
+    shown.textContent = Number(input.value).toFixed(1);
     change(Number(input.value));
     soon();
   });
-  return make("div", { className: "wish" }, make("label", { htmlFor: id, textContent: label }), output, input,
+  return make("div", { className: "wish" }, make("label", { htmlFor: id, textContent: label }), shown, input,
     make("p", { id: `${id}-note`, className: "note", textContent: description }));
 }
 
@@ -111,9 +112,16 @@ async function answer() {
   state.running = null;
   const failed = outcomes.find((outcome) => outcome.status === "rejected" && outcome.reason.name !== "AbortError");
   if (failed) find("problem").textContent = failed.reason.message;
+  if (failed && !turn.sides.personal) takeBack(turn);
   const stopped = run.controller.signal.aborted ? "Stopped. " : "";
   find("status").textContent = `${stopped}${turn.sides.personal ?? ""} ${panels.personal.note.textContent}`;
   showButtons();
+}
+
+function takeBack(turn) { // a message that can't be answered would stand in the way of all that follow
+  state.turns.pop();
+  turn.place.closest("li").remove();
+  if (!find("text").value) find("text").value = turn.said;
 }
 
 function stop() {

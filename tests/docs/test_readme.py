@@ -19,10 +19,10 @@ DOCUMENTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["install", "test", "training", "export", "checks"])
+@pytest.mark.parametrize("name", ["install", "test", "training", "export", "integrations", "checks"])
 def test_ci_types_what_the_documents_say(name: str) -> None:
     printed = _ci_prints(name)
-    document = "CONTRIBUTING.md" if name == "checks" else "README.md"
+    document = "CONTRIBUTING.md" if name in {"integrations", "checks"} else "README.md"
     assert printed.stdout == marked(document, f"ci: {name}").text
 
 

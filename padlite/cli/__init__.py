@@ -30,6 +30,7 @@ COMMANDS = (
     LazyCommand("sessions", "padlite.cli.sessions:sessions", "List, show, export and forget kept conversations."),
     LazyCommand("models", "padlite.cli.models:models", "List, show, verify, add and remove models."),
     LazyCommand("train", "padlite_training.commands:train", "Train a reward head for your own model from pairs."),
+    LazyCommand("eval", "padlite_training.commands:evaluate", "Judge a reward head against simpler ways to ask."),
     LazyCommand("export", "padlite_export.commands:export", "Turn trained checkpoints into files that padlite runs."),
     LazyCommand("doctor", "padlite.cli.doctor:doctor", "Check that chat works on this machine, and what would help."),
     LazyCommand("paths", "padlite.cli.paths:paths", "Show where padlite keeps things."),

@@ -1,6 +1,6 @@
-"""`padlite train` on the command line: options in, progress on stderr, the report on stdout.
+"""`padlite train` and `padlite eval` on the command line: options in, progress on stderr, the report on stdout.
 
-Imports PyTorch and the rest of the extra only when a training begins, and says what to install where it is missing.
+Imports the libraries of their extras only when the work begins, and says what to install where they are missing.
 """
 
 import contextlib
@@ -16,7 +16,8 @@ from padlite import settings
 from padlite.bundle import find_bundle
 from padlite.cli.groups import SuggestingGroup
 from padlite.cli.interrupts import Interrupts
-from padlite.errors import DecodingCancelled, NotFoundError
+from padlite.errors import DecodingCancelled, NotFoundError, UsageError
+from padlite.profile import Profile, load_profile
 from padlite_training.pairs.recipe import PairTraining
 
 if TYPE_CHECKING:
@@ -94,6 +95,110 @@ def head(
         _print_report(report, out)
 
 
+@click.command()
+@click.option("--pairs", required=True, type=click.Path(path_type=Path), help="Preference pairs, a JSON object a line.")
+@click.option("--profile", "-P", "profile_name", metavar="NAME|FILE", help="The model and the decoding of a profile.")
+@click.option("--model", metavar="GGUF|NAME", help="A GGUF file, or a bundle's name.")
+@click.option("--reward", type=click.Path(path_type=Path), help="A reward head for it.")
+@click.option(
+    "--reference", type=click.Path(path_type=Path),
+    help="Pairs that the classifier learns from; without them, --pairs is divided by group.",
+)  # fmt: skip
+@click.option(
+    "--rival", "rivals", multiple=True, type=click.Choice(["plain", "prompt", "head", "contrast", "best-of-n"]),
+    help="Judge only these; may be repeated.",
+)  # fmt: skip
+@click.option("--strengths", default="0.5,1,1.5,2,3", show_default=True, help="The values of β.")
+@click.option("--best-of", default="2,4,8", show_default=True, help="The values of n.")
+@click.option("--sentence", "sentences", metavar="NAME=TEXT", multiple=True, help='Instead of "Be NAME.".')
+@click.option("--prompts", default=40, show_default=True, type=click.IntRange(1), help="Conversations to answer.")
+@click.option("--pairs-each", default=60, show_default=True, type=click.IntRange(1), help="Pairs a dimension to rank.")
+@click.option("--max-tokens", default=64, show_default=True, type=click.IntRange(1), help="Of an answer.")
+@click.option("--seed", default=1, show_default=True, help="Of the answers that best-of-n draws.")
+@click.option("--threads", default=0, type=click.IntRange(0, 1024), help="0 is the profile's, or one a physical core.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw steering against perplexity into this PNG.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def evaluate(
+    *,
+    pairs: Path,
+    profile_name: str | None,
+    model: str | None,
+    reward: Path | None,
+    reference: Path | None,
+    rivals: tuple[str, ...],
+    strengths: str,
+    best_of: str,
+    sentences: tuple[str, ...],
+    prompts: int,
+    pairs_each: int,
+    max_tokens: int,
+    seed: int,
+    threads: int,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Judge how far a reward head bends the answers, what that costs, and how simpler ways do.
+
+    On held-out pairs: steering by an independent classifier, perplexity under the base, policy accuracy and more, for
+    the plain model, the preference in the prompt, the head, the contrast of sentences, and the best of n answers.
+    """
+    with _extra("eval"):
+        from padlite_training.judging.order import RIVALS, EvaluationOrder, run
+        from padlite_training.judging.picture import draw, require_library
+        from padlite_training.judging.tables import print_evaluation
+
+        if plot is not None:
+            require_library()
+    if plot is not None and not plot.parent.is_dir():
+        raise UsageError(f"there is no folder {plot.parent}", remedy="make it, or choose another --plot")
+    order = EvaluationOrder(
+        profile=_profile_of(profile_name, model, reward, threads),
+        pairs=pairs, reference=reference, rivals=rivals or RIVALS, strengths=_numbers(strengths, "--strengths"),
+        best_of=tuple(int(number) for number in _numbers(best_of, "--best-of")), prompts=prompts,
+        pairs_each=pairs_each, max_tokens=max_tokens, seed=seed, sentences=dict(map(_sentence, sentences)),
+    )  # fmt: skip
+    with stoppable() as cancelled:
+        evaluation = run(order, Progress(), cancelled=cancelled)
+    if plot is not None:
+        draw(evaluation, plot, title=f"{model or order.profile.model}: steering and its price")
+    if as_json:
+        click.echo(json.dumps(evaluation.as_record(), ensure_ascii=False, indent=1))
+    else:
+        print_evaluation(evaluation)
+
+
+def _profile_of(name: str | None, model: str | None, reward: Path | None, threads: int) -> Profile:
+    """Return the profile of this name, or an empty one, on *model* with *reward* where they are given."""
+    profile = load_profile(name) if name is not None else Profile()
+    if model is not None:
+        profile = (
+            dataclasses.replace(profile, base=_base_of(model).absolute(), reward=None)
+            if _is_file(model)
+            else dataclasses.replace(profile, model=model, base=None, reward=None)
+        )
+    if threads:
+        profile = dataclasses.replace(profile, threads=threads)
+    return profile if reward is None else dataclasses.replace(profile, reward=reward.absolute())
+
+
+def _numbers(text: str, option: str) -> tuple[float, ...]:
+    """Return the numbers in a comma-separated list, all above 0."""
+    try:
+        numbers = tuple(float(each) for each in text.split(",") if each.strip())
+    except ValueError as error:
+        raise UsageError(f"{option} takes numbers with commas between", remedy=f"{option} 1,2") from error
+    if not numbers or not all(0 < each <= 100 for each in numbers):
+        raise UsageError(f"{option} takes numbers from above 0 to 100", remedy=f"{option} 1,2")
+    return numbers
+
+
+def _sentence(assignment: str) -> tuple[str, str]:
+    name, separator, text = assignment.partition("=")
+    if not separator or not name.strip() or not text.strip():
+        raise UsageError("--sentence is not of the form NAME=TEXT", remedy='--sentence witty="Be witty."')
+    return name.strip(), text.strip()
+
+
 class Progress:
     """Progress on stderr: a bar with the time left on a terminal, plain lines elsewhere."""
 
@@ -144,12 +249,15 @@ def _extra(name: str) -> Iterator[None]:
         ) from error
 
 
+def _is_file(model: str) -> bool:
+    """Tell whether *model* means a GGUF file and not a bundle."""
+    path = Path(model)
+    return path.suffix.lower() == ".gguf" or len(path.parts) > 1 or path.is_file()
+
+
 def _base_of(model: str) -> Path:
     """Return the GGUF that *model* means: a file, or a bundle's base."""
-    path = Path(model).expanduser()
-    if path.exists() or path.suffix.lower() == ".gguf" or len(path.parts) > 1:
-        return path
-    return find_bundle(model).base
+    return Path(model).expanduser() if _is_file(model) else find_bundle(model).base
 
 
 def _print_report(report: "Report", out: Path) -> None:

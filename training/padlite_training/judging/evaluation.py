@@ -1,0 +1,261 @@
+"""Judges rivals on held-out pairs: do they turn the answers, what does that cost, do they rank known answers right?
+
+For every rival, strength and dimension, with standard errors:
+
+    steering        share of generated answers in which an independent classifier sees the wanted dimension
+    perplexity      of these answers under the base alone, exp of the mean over answers of their mean nats per token
+    distinct        different words (distinct-1) and word pairs (distinct-2) among all that were said
+    flip rate       share of tokens that the reward changed
+    policy accuracy share of pairs whose chosen answer the guided model finds likelier than the rejected one
+    tokens per second
+
+Greedy answers. Nothing is judged on groups that the classifier, or the head under test, has learned from.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from padlite.errors import DecodingCancelled
+from padlite.seams import Message
+from padlite_training.judging.classifier import AnswerClassifier
+from padlite_training.judging.rivals import Rival
+from padlite_training.judging.speaker import Reply, Speaker
+from padlite_training.pairs.reading import Pair
+
+T = TypeVar("T")
+
+MEAN = "mean"
+EXAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """The figures of one rival at one strength in one dimension (or the mean over dimensions); None: not defined."""
+
+    rival: str
+    strength: float
+    dimension: str
+    answers: int
+    steering: float
+    steering_error: float
+    nats: float
+    nats_error: float
+    distinct_1: float
+    distinct_2: float
+    flip_rate: float
+    tokens_per_s: float
+    pairs: int
+    policy_accuracy: float | None
+    policy_error: float | None
+
+    @property
+    def perplexity(self) -> float:
+        """The perplexity of its answers under the base."""
+        return math.exp(min(self.nats, 700.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """All rows, the classifier's own accuracy on groups it hasn't seen, chance (1 / dimensions), and some answers."""
+
+    rows: tuple[Row, ...]
+    classifier_accuracy: float
+    chance: float
+    examples: tuple[Mapping[str, str | float], ...]
+
+    def means(self) -> list[Row]:
+        """Return the rows of means over dimensions, in the order in which the rivals came."""
+        return [row for row in self.rows if row.dimension == MEAN]
+
+    def as_record(self) -> dict[str, object]:
+        """Return everything for JSON."""
+        return {
+            "classifier_accuracy": self.classifier_accuracy,
+            "chance": self.chance,
+            "rows": [asdict(row) | {"perplexity": row.perplexity} for row in self.rows],
+            "examples": [dict(each) for each in self.examples],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Questions:
+    """What is judged: *prompts* to answer, and for each of the *dimensions* the pairs to rank."""
+
+    dimensions: tuple[str, ...]
+    prompts: tuple[tuple[Message, ...], ...]
+    pairs: Mapping[str, tuple[Pair, ...]]
+
+
+def questions_of(pairs: Sequence[Pair], *, prompts: int, pairs_each: int) -> Questions:
+    """Return up to *prompts* different conversations and *pairs_each* pairs of each dimension, evenly from *pairs*."""
+    named = [pair for pair in pairs if pair.dimension is not None]
+    dimensions = tuple(sorted({pair.dimension for pair in named if pair.dimension is not None}))
+    different = list(dict.fromkeys(pair.messages for pair in named))
+    return Questions(
+        dimensions=dimensions,
+        prompts=tuple(_spread(different, prompts)),
+        pairs={
+            name: tuple(_spread([pair for pair in named if pair.dimension == name], pairs_each)) for name in dimensions
+        },
+    )
+
+
+def evaluate(
+    speaker: Speaker,
+    rivals: Sequence[Rival],
+    questions: Questions,
+    classifier: AnswerClassifier,
+    *,
+    progress: Callable[[int], None] = lambda done: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Evaluation:
+    """Return the figures of *rivals*; *progress* gets the number of (rival, dimension) done."""
+    rows: list[Row] = []
+    examples: list[Mapping[str, str | float]] = []
+    done = 0
+    for rival in rivals:
+        of_rival: dict[float, list[Row]] = {strength: [] for strength in rival.strengths}
+        for dimension in questions.dimensions:
+            ranked = _ranked(rival, questions.pairs[dimension], dimension, cancelled)
+            for at, strength in enumerate(rival.strengths):
+                replies = [_reply(rival, prompt, dimension, strength, cancelled) for prompt in questions.prompts]
+                of_rival[strength].append(
+                    _row(
+                        rival,
+                        strength,
+                        dimension,
+                        replies,
+                        ranked[at] if ranked else None,
+                        speaker=speaker,
+                        questions=questions,
+                        classifier=classifier,
+                    )
+                )
+                examples += [
+                    {"rival": rival.name, "strength": strength, "dimension": dimension,
+                     "said": prompt[-1].content, "answer": reply.text}
+                    for prompt, reply in list(zip(questions.prompts, replies, strict=True))[:EXAMPLES]
+                ]  # fmt: skip
+            done += 1
+            progress(done)
+        for strength, found in of_rival.items():
+            rows += [*found, mean_row(found, strength)]
+    return Evaluation(
+        rows=tuple(rows),
+        classifier_accuracy=classifier.accuracy,
+        chance=1 / len(classifier.labels),
+        examples=tuple(examples),
+    )
+
+
+def _reply(
+    rival: Rival, prompt: Sequence[Message], dimension: str, strength: float, cancelled: Callable[[], bool]
+) -> Reply:
+    if cancelled():
+        raise DecodingCancelled("stopped", remedy="")
+    return rival.reply(prompt, dimension, strength)
+
+
+def _ranked(
+    rival: Rival, pairs: Sequence[Pair], dimension: str, cancelled: Callable[[], bool]
+) -> list[list[bool]] | None:
+    """Return for each strength which of *pairs* the rival ranks right, or None if it can't rank.
+
+    A pair of negative weight shows what less of the dimension is, so there the other answer should be the likelier one.
+    """
+    ranked: list[list[bool]] = [[] for _ in rival.strengths]
+    for pair in pairs:
+        if cancelled():
+            raise DecodingCancelled("stopped", remedy="")
+        answers = (pair.chosen, pair.rejected) if pair.weight > 0 else (pair.rejected, pair.chosen)
+        found = rival.likelihoods(pair.messages, answers, dimension)
+        if found is None:
+            return None
+        for at, (wanted, other) in enumerate(found):
+            ranked[at].append(wanted > other)
+    return ranked
+
+
+def _row(
+    rival: Rival,
+    strength: float,
+    dimension: str,
+    replies: Sequence[Reply],
+    ranked: Sequence[bool] | None,
+    *,
+    speaker: Speaker,
+    questions: Questions,
+    classifier: AnswerClassifier,
+) -> Row:
+    """Return the figures of *replies* to all prompts; an empty answer shows no dimension and has no perplexity."""
+    texts = [reply.text for reply in replies]
+    shown = [name == dimension and bool(text) for name, text in zip(classifier.name(texts), texts, strict=True)]
+    nats = [
+        -speaker.log_likelihood(prompt, reply.tokens) / len(reply.tokens)
+        for prompt, reply in zip(questions.prompts, replies, strict=True)
+        if reply.tokens
+    ]
+    tokens = sum(reply.drawn for reply in replies)
+    own = sum(len(reply.tokens) for reply in replies)
+    seconds = sum(reply.seconds for reply in replies)
+    steering, steering_error = mean_and_error([float(each) for each in shown])
+    mean_nats, nats_error = mean_and_error(nats)
+    policy, policy_error = mean_and_error([float(each) for each in ranked]) if ranked else (None, None)
+    return Row(
+        rival=rival.name, strength=strength, dimension=dimension, answers=len(replies),
+        steering=steering, steering_error=steering_error, nats=mean_nats, nats_error=nats_error,
+        distinct_1=distinct(texts, 1), distinct_2=distinct(texts, 2),
+        flip_rate=sum(reply.changed for reply in replies) / max(1, tokens),
+        tokens_per_s=own / seconds if seconds else 0.0,
+        pairs=len(ranked) if ranked else 0, policy_accuracy=policy, policy_error=policy_error,
+    )  # fmt: skip
+
+
+def mean_row(rows: Sequence[Row], strength: float) -> Row:
+    """Return the mean of *rows* over dimensions; its standard errors are those of the mean of independent means."""
+
+    def mean(values: Sequence[float]) -> float:
+        return float(np.mean(values))
+
+    def error(values: Sequence[float]) -> float:
+        return float(np.sqrt(np.sum(np.square(values))) / len(values))
+
+    policies = [row.policy_accuracy for row in rows if row.policy_accuracy is not None]
+    policy_errors = [row.policy_error for row in rows if row.policy_error is not None]
+    return Row(
+        rival=rows[0].rival, strength=strength, dimension=MEAN, answers=sum(row.answers for row in rows),
+        steering=mean([row.steering for row in rows]), steering_error=error([row.steering_error for row in rows]),
+        nats=mean([row.nats for row in rows]), nats_error=error([row.nats_error for row in rows]),
+        distinct_1=mean([row.distinct_1 for row in rows]), distinct_2=mean([row.distinct_2 for row in rows]),
+        flip_rate=mean([row.flip_rate for row in rows]), tokens_per_s=mean([row.tokens_per_s for row in rows]),
+        pairs=sum(row.pairs for row in rows),
+        policy_accuracy=mean(policies) if policies else None, policy_error=error(policy_errors) if policies else None,
+    )  # fmt: skip
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean of *values* and its standard error (0 for fewer than two)."""
+    if not values:
+        return float("nan"), 0.0
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return float(np.mean(values)), spread / math.sqrt(len(values))
+
+
+def distinct(texts: Sequence[str], size: int) -> float:
+    """Return the share of different ones among all runs of *size* words in *texts*."""
+    runs = [
+        tuple(words[at : at + size])
+        for words in (text.lower().split() for text in texts)
+        for at in range(len(words) - size + 1)
+    ]
+    return len(set(runs)) / len(runs) if runs else 0.0
+
+
+def _spread(items: Sequence[T], count: int) -> list[T]:
+    """Return up to *count* of *items*, evenly from all of them."""
+    places = np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).astype(int)) if items else ()
+    return [items[at] for at in places]

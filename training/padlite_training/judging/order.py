@@ -1,0 +1,150 @@
+"""`padlite eval`: opens what a profile means, judges it with its rivals, and returns the evaluation.
+
+Cheap checks come first: pairs, groups, dimensions, head and base, template.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from padlite.backends.llama import LlamaModel
+from padlite.backends.onnx import OnnxHead
+from padlite.contrast import ContrastReward, SentencePlace
+from padlite.errors import UsageError, did_you_mean
+from padlite.opening import chat_template, find_source, require_same_base
+from padlite.options import EngineOptions
+from padlite.profile import Profile
+from padlite.seams import Dimension
+from padlite.template import ChatTemplate
+from padlite_training.judging.classifier import AnswerClassifier
+from padlite_training.judging.evaluation import Evaluation, Questions, evaluate, questions_of
+from padlite_training.judging.rivals import BestOf, Guided, Plain, Prompted, Rival
+from padlite_training.judging.speaker import Speaker
+from padlite_training.pairs.reading import Pair, PairsError, read_pairs, require_known_dimensions
+from padlite_training.pairs.split import split_by_group
+from padlite_training.pairs.training import Teller
+
+RIVALS = ("plain", "prompt", "head", "contrast", "best-of-n")
+STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0)
+LARGEST_CONTEXT = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationOrder:
+    """What to judge: the model that *profile* means, on *pairs*.
+
+    Without *reference*, the held-out groups of *pairs* are judged (the same that `padlite train head` holds out) and
+    the classifier learns from the others; with it, all of *pairs* are judged, and it learns from *reference*.
+    *sentences* are the words for dimensions; others are asked for as "Be NAME.".
+    """
+
+    profile: Profile
+    pairs: Path
+    reference: Path | None = None
+    rivals: tuple[str, ...] = RIVALS
+    strengths: tuple[float, ...] = STRENGTHS
+    best_of: tuple[int, ...] = (2, 4, 8)
+    prompts: int = 40
+    pairs_each: int = 60
+    max_tokens: int = 64
+    held_out: float = 0.15
+    seed: int = 1
+    sentences: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def run(order: EvaluationOrder, teller: Teller, *, cancelled: Callable[[], bool] = lambda: False) -> Evaluation:
+    """Return the evaluation that *order* asks for; DecodingCancelled soon after *cancelled* turns true."""
+    judged, learned = _parts(order)
+    questions = questions_of(judged, prompts=order.prompts, pairs_each=order.pairs_each)
+    if not questions.dimensions:
+        raise PairsError(order.pairs, ["no held-out pair names a dimension"], remedy='give pairs a "dimension"')
+    source = find_source(order.profile)
+    with contextlib.ExitStack() as stack:
+        head = stack.enter_context(OnnxHead.open(source.reward, device="cpu")) if source.reward else None
+        if head is not None and {"head", "best-of-n"} & set(order.rivals):
+            require_known_dimensions(order.pairs, judged, [each.name for each in head.dimensions])
+        classifier = _classifier(learned, questions)
+        base = stack.enter_context(LlamaModel.open(source.base, _engine(order.profile, questions, source.reward)))
+        template = chat_template(base)
+        if head is not None:
+            require_same_base(head, base)
+        options = dataclasses.replace(
+            order.profile.decoding_options(source.defaults), max_tokens=order.max_tokens, temperature=0.0
+        )
+        speaker = Speaker(base, template, options, scoring_sequence=len(questions.dimensions) + 1)
+        rivals = _rivals(order, questions, speaker, template, head)
+        teller.say(
+            f"{len(questions.prompts)} conversations, {len(questions.dimensions)} dimensions; the classifier is right "
+            f"on {classifier.accuracy:.0%} of answers of groups that it hasn't seen"
+        )
+        if head is None:
+            teller.say("the model has no reward head, so head and best-of-n are left out")
+        with teller.counting("judge", len(rivals) * len(questions.dimensions)) as show:
+            return evaluate(speaker, rivals, questions, classifier, progress=show, cancelled=cancelled)
+
+
+def _parts(order: EvaluationOrder) -> tuple[Sequence[Pair], Sequence[Pair]]:
+    """Return the pairs that are judged and those that the classifier learns from; no group is in both."""
+    pairs = read_pairs(order.pairs)
+    if order.reference is None:
+        split = split_by_group(order.pairs, pairs, share=order.held_out)
+        return split.held_out, split.training
+    reference = read_pairs(order.reference)
+    return pairs, reference
+
+
+def _classifier(learned: Sequence[Pair], questions: Questions) -> AnswerClassifier:
+    """Return a classifier of the judged dimensions, from chosen answers that no judged pair holds as well."""
+    judged = {
+        text for of_dimension in questions.pairs.values() for pair in of_dimension for text in (pair.chosen,)
+    }  # fmt: skip
+    found = dict.fromkeys(
+        (pair.chosen, pair.dimension, pair.group)
+        for pair in learned
+        if pair.dimension in questions.dimensions and pair.weight > 0 and pair.chosen not in judged
+    )
+    texts = [text for text, _, _ in found]
+    return AnswerClassifier(texts, [str(name) for _, name, _ in found], [group for _, _, group in found])
+
+
+def _rivals(
+    order: EvaluationOrder, questions: Questions, speaker: Speaker, template: ChatTemplate, head: OnnxHead | None
+) -> list[Rival]:
+    """Return the rivals that are asked for and can be had."""
+    sentences = {name: f"Be {name}." for name in questions.dimensions}
+    for name, text in order.sentences.items():
+        if name not in sentences:
+            raise UsageError(
+                f"no judged pair has the dimension {name!r}{did_you_mean(name, sentences)}",
+                remedy=f"use one of: {', '.join(sentences)}",
+            )
+        sentences[name] = text
+    contrast = ContrastReward(
+        speaker.streams, speaker.base.tokenizer, template,
+        [(Dimension(name=name), text) for name, text in sentences.items()],
+        sequences=range(1, len(sentences) + 1),
+    )  # fmt: skip
+    possible: dict[str, Rival] = {
+        "plain": Plain(speaker),
+        "prompt": Prompted(speaker, SentencePlace(template), sentences),
+        "contrast": Guided(speaker, contrast, "contrast", order.strengths),
+    }
+    if head is not None:
+        possible["head"] = Guided(speaker, head, "head", order.strengths)
+        possible["best-of-n"] = BestOf(speaker, head, order.best_of, seed=order.seed)
+    return [possible[name] for name in RIVALS if name in order.rivals and name in possible]
+
+
+def _engine(profile: Profile, questions: Questions, reward: Path | None) -> EngineOptions:
+    """Return options with a sequence for the conversation, each sentence, likelihoods, and the head's probe."""
+    count = len(questions.dimensions) + 2
+    return EngineOptions(
+        context_length=profile.context_length or LARGEST_CONTEXT,
+        threads=profile.threads,
+        gpu_layers=profile.gpu_layers,
+        sequences=count + 1,
+        contexts=count,
+        hidden_states=reward is not None,
+    )

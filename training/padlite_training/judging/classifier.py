@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline, make_pipeline, make_union
 
 from padlite.errors import UsageError
 
-FOLDS = 10
+FOLDS = 5
 WORD = r"\w+|[^\w\s]"
 
 

@@ -1,0 +1,177 @@
+"""`padlite eval`: figures are what their names say, nothing is judged on what was learned, all rivals are compared."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from padlite.errors import PadliteError, UsageError
+from padlite.seams import Message
+from padlite_training.commands import evaluate as command
+from padlite_training.judging.classifier import AnswerClassifier
+from padlite_training.judging.evaluation import Row, distinct, evaluate, mean_and_error, mean_row, questions_of
+from padlite_training.judging.speaker import KnownAnswer, Reply
+from padlite_training.pairs.reading import Pair, PairsError
+from padlite_training.random_head import write_random_head
+
+SUNNY, GLOOMY = "a warm bright sunny day with light", "cold rain and fog and dark clouds"
+
+
+def pair(number: int, dimension: str, *, weight: float = 1.0) -> Pair:
+    chosen, rejected = (SUNNY, GLOOMY) if dimension == "sunny" else (GLOOMY, SUNNY)
+    return Pair(
+        messages=(Message(role="user", content=f"say {number}"),), chosen=f"{chosen} {number}",
+        rejected=f"{rejected} {number}", dimension=dimension, preference=None, weight=weight, group=f"g{number}",
+        line=number + 1,
+    )  # fmt: skip
+
+
+PAIRS = [pair(number, dimension) for number in range(12) for dimension in ("sunny", "gloomy")]
+
+
+class Speaker:
+    """Finds every token one nat unlikely."""
+
+    def log_likelihood(self, messages: Sequence[Message], answer: Sequence[int]) -> float:
+        return -float(len(answer))
+
+
+class Follower:
+    """Says what is wanted at strength 2 and the same thing always at 1; ranks right in the same way."""
+
+    name = "follower"
+    strengths: tuple[float, ...] = (1.0, 2.0)
+
+    def reply(self, messages: Sequence[Message], dimension: str, strength: float) -> Reply:
+        text = SUNNY if strength == 1.0 or dimension == "sunny" else GLOOMY
+        return Reply(text=text, tokens=(1, 2, 3, 4), changed=1, seconds=0.5, drawn=4)
+
+    def likelihoods(self, messages: Sequence[Message], answers: Sequence[str], dimension: str) -> list[list[float]]:
+        wanted = [float(text.startswith(SUNNY if dimension == "sunny" else GLOOMY)) for text in answers]
+        return [[0.0, 0.0], wanted]
+
+
+def judged() -> dict[tuple[float, str], Row]:
+    questions = questions_of(PAIRS, prompts=6, pairs_each=10)
+    classifier = AnswerClassifier(
+        [p.chosen for p in PAIRS], [str(p.dimension) for p in PAIRS], [p.group for p in PAIRS]
+    )
+    evaluation = evaluate(Speaker(), [Follower()], questions, classifier)  # type: ignore[arg-type]
+    assert evaluation.classifier_accuracy == 1.0
+    assert evaluation.chance == 0.5
+    return {(row.strength, row.dimension): row for row in evaluation.rows}
+
+
+def test_every_figure_is_what_its_name_says() -> None:
+    rows = judged()
+    always, follows, mean = rows[1.0, "gloomy"], rows[2.0, "gloomy"], rows[1.0, "mean"]
+    assert (always.steering, follows.steering, mean.steering) == (0.0, 1.0, 0.5)
+    assert follows.nats == 1.0
+    assert follows.perplexity == pytest.approx(math.e)
+    assert follows.flip_rate == 0.25
+    assert follows.tokens_per_s == 8.0
+    assert (always.policy_accuracy, follows.policy_accuracy) == (0.0, 1.0)
+    assert (follows.answers, follows.pairs, mean.pairs) == (6, 10, 20)
+
+
+def test_a_mean_comes_with_its_standard_error() -> None:
+    mean, error = mean_and_error([0.0, 1.0, 1.0, 0.0])
+    assert mean == 0.5
+    assert error == pytest.approx(np.std([0, 1, 1, 0], ddof=1) / 2)
+    assert mean_and_error([3.0]) == (3.0, 0.0)
+    rows = [row for (strength, name), row in judged().items() if strength == 1.0 and name != "mean"]
+    assert mean_row(rows, 1.0).steering_error == pytest.approx(math.hypot(*(row.steering_error for row in rows)) / 2)
+
+
+def test_distinct_counts_different_words_and_word_pairs() -> None:
+    assert distinct(["a b a b", "A c"], 1) == pytest.approx(3 / 6)
+    assert distinct(["a b a b"], 2) == pytest.approx(2 / 3)
+    assert distinct([""], 1) == 0.0
+
+
+def test_a_known_answer_is_as_likely_as_the_guided_distribution_says() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((3, 7))
+    scores = (logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)).astype(np.float32)
+    features = rng.standard_normal((3, 7, 2)).astype(np.float32)
+    push = np.array([0.5, -2.0], dtype=np.float32)
+    whole = KnownAnswer(scores=scores, features=features)
+    guided = scores + features @ push
+    wanted = (guided[:, 0] - np.logaddexp.reduce(guided, axis=1)).sum()
+    assert whole.log_likelihood(push) == pytest.approx(float(wanted), abs=1e-4)
+    assert whole.log_ratio(push * 0) == pytest.approx(0.0, abs=1e-5)
+    known = KnownAnswer(scores=scores[:, :4], features=features[:, :4])  # the rest keeps its probability
+    rest = np.log(1 - np.exp(scores[:, :4]).sum(1))
+    total = np.logaddexp(np.logaddexp.reduce(guided[:, :4], axis=1), rest)
+    assert known.log_likelihood(push) == pytest.approx(float((guided[:, 0] - total).sum()), abs=1e-3)
+
+
+def test_a_classifier_needs_two_labels() -> None:
+    with pytest.raises(UsageError, match="two dimensions"):
+        AnswerClassifier(["a", "b"], ["x", "x"], ["1", "2"])
+
+
+@pytest.fixture(scope="module")
+def head(random_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("eval") / "reward.onnx"
+    write_random_head(path, random_base, dimensions=["sunny", "gloomy"], seed=1)
+    return path
+
+
+def write(path: Path, pairs: Sequence[Pair]) -> Path:
+    rows = [
+        {"prompt": each.messages[0].content, "chosen": each.chosen, "rejected": each.rejected,
+         "dimension": each.dimension, "group": each.group}
+        for each in pairs
+    ]  # fmt: skip
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def run(*arguments: object) -> tuple[str, BaseException | None]:
+    outcome = CliRunner().invoke(command, [*map(str, arguments), "--threads", "1"])
+    return outcome.stdout, outcome.exception
+
+
+def test_all_rivals_are_judged_on_what_the_classifier_has_not_seen(
+    random_base: Path, head: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib", reason="needs the eval extra: pip install 'padlite[eval]'")
+    pairs, plot = write(tmp_path / "p.jsonl", PAIRS), tmp_path / "plot.png"
+    output, error = run(
+        "--model", random_base, "--reward", head, "--pairs", pairs, "--strengths", "1", "--best-of", "2",
+        "--max-tokens", 6, "--json", "--plot", plot,
+    )  # fmt: skip
+    assert error is None, error
+    rows = json.loads(output)["rows"]
+    assert list(dict.fromkeys(row["rival"] for row in rows)) == ["plain", "prompt", "head", "contrast", "best of n"]
+    assert {row["dimension"] for row in rows} == {"sunny", "gloomy", "mean"}
+    for row in rows:
+        assert 0 <= row["steering"] <= 1
+        assert row["perplexity"] > 1
+        assert (row["policy_accuracy"] is None) == (row["rival"] == "best of n")
+        assert (row["flip_rate"] > 0) == (row["rival"] in {"head", "contrast"})
+    plain = next(row for row in rows if row["rival"] == "plain" and row["dimension"] == "mean")
+    assert plain["policy_accuracy"] == 0.5  # each answer is once chosen and once rejected
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_can_not_be_judged_is_an_error(random_base: Path, head: Path, tmp_path: Path) -> None:
+    other = [pair(number, "sunny") for number in range(4)] + [pair(number, "glomy") for number in range(4)]
+    cases = [
+        (PAIRS[:2], (), PairsError, "one group"),
+        (other, (), PairsError, "no dimension 'glomy' — did you mean 'gloomy'"),
+        (PAIRS, ("--strengths", "0,1"), UsageError, "--strengths"),
+        (PAIRS, ("--sentence", "suny=Be sunny."), UsageError, "did you mean 'sunny'"),
+        (PAIRS, ("--plot", tmp_path / "none" / "x.png"), UsageError, "no folder"),
+    ]
+    for pairs, more, kind, message in cases:
+        path = write(tmp_path / "p.jsonl", pairs)
+        _, error = run("--model", random_base, "--reward", head, "--pairs", path, *more)
+        assert isinstance(error, kind), error
+        assert isinstance(error, PadliteError)
+        assert message in error.message

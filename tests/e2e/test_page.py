@@ -4,19 +4,21 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 import padlite
 from tests.served import Served, serving
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'padlite[test]'")
+pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'padlite[test]'")
 pytest.importorskip("uvicorn", reason="needs uvicorn: pip install 'padlite[serve]'")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 if CHROMIUM is None:
     pytest.skip("needs Chromium: apt-get install chromium", allow_module_level=True)
 
-Browser, Page, expect = sync_api.Browser, sync_api.Page, sync_api.expect
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright  # noqa: E402  skipped above where it isn't
+
 QUESTION = "What should I do today?"
 PATIENCE_MS = 60_000  # a machine that tests is busy
 expect.set_options(timeout=PATIENCE_MS)
@@ -24,7 +26,7 @@ expect.set_options(timeout=PATIENCE_MS)
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_api.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -148,7 +150,12 @@ def test_a_changed_word_shows_the_candidates_and_escape_hides_them(view: Page, s
 
 def test_the_next_message_goes_on_from_what_was_said_and_a_new_chat_forgets_it(view: Page, served: Served) -> None:
     bodies: list[dict[str, object]] = []
-    view.on("request", lambda request: bodies.append(request.post_data_json) if request.method == "POST" else None)
+
+    def note(request: Request) -> None:
+        if request.method == "POST":
+            bodies.append(request.post_data_json)
+
+    view.on("request", note)
     _opened(view, served)
     view.get_by_role("checkbox", name="plain beside personal").uncheck()
     _say(view, QUESTION)
@@ -223,7 +230,9 @@ def test_a_server_with_a_key_asks_for_it_on_the_page(view: Page, tmp_path: Path)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_follows_the_scheme_of_the_system(browser: Browser, served: Served, scheme: str) -> None:
+def test_the_page_follows_the_scheme_of_the_system(
+    browser: Browser, served: Served, scheme: Literal["light", "dark"]
+) -> None:
     context = browser.new_context(color_scheme=scheme)
     tab = context.new_page()
     tab.goto(served.url)

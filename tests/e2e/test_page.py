@@ -153,7 +153,7 @@ def test_the_next_message_goes_on_from_what_was_said_and_a_new_chat_forgets_it(v
 
     def note(request: Request) -> None:
         if request.method == "POST":
-            bodies.append(request.post_data_json)
+            bodies.append(request.post_data_json or {})
 
     view.on("request", note)
     _opened(view, served)

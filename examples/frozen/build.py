@@ -6,6 +6,8 @@ padlite's own hook (found by its entry point) collects what padlite needs.
 Prints the size in MB (10^6 bytes, limit 150) and ends with 1 if the program is larger, doesn't start or doesn't answer.
 """
 
+import hashlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,8 +17,8 @@ ASSISTANT = Path(__file__).parents[1] / "assistant" / "assistant.py"
 LARGEST_MB = 150
 # What numpy, llama-cpp-python and ONNX Runtime import where it happens to be installed, and a chat never needs.
 UNUSED = (
-    "huggingface_hub", "hypothesis", "mypy", "onnx", "pandas", "PIL", "pydantic", "pytest", "scipy", "sklearn", "sympy",
-    "tkinter", "torch", "transformers", "yaml",
+    "huggingface_hub", "hypothesis", "mypy", "onnx", "pandas", "PIL", "pydantic", "pydantic_core", "pytest", "scipy",
+    "sklearn", "sympy", "tkinter", "torch", "transformers", "yaml",
 )  # fmt: skip
 
 
@@ -24,9 +26,27 @@ def freeze(folder: Path) -> Path:
     """Return the program, in a folder that can be copied to another machine."""
     places = ["--distpath", folder / "dist", "--workpath", folder / "work", "--specpath", folder]
     leave_out = [word for name in UNUSED for word in ("--exclude-module", name)]
-    command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--strip", "--log-level", "WARN"]
+    command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level", "WARN"]
     subprocess.run(list(map(str, [*command, *leave_out, *places, ASSISTANT])), check=True)
-    return folder / "dist" / "assistant" / "assistant"
+    program = folder / "dist" / "assistant" / "assistant"
+    slim(program.parent / "_internal")
+    return program
+
+
+def slim(folder: Path) -> None:
+    """Make equal libraries links of one another, and take the notes for debuggers out of Python's own.
+
+    PyInstaller's --strip would strip numpy's OpenBLAS too, which can't be loaded afterwards.
+    """
+    seen: dict[bytes, Path] = {}
+    for file in sorted(each for each in folder.rglob("*.so*") if not each.is_symlink()):
+        same = seen.setdefault(hashlib.sha256(file.read_bytes()).digest(), file)
+        if same != file and same.parent == file.parent:
+            file.unlink()
+            file.symlink_to(same.name)
+    own = [*folder.glob("libpython*.so*"), *folder.glob("python*/lib-dynload/*.so")]
+    if strip := shutil.which("strip"):
+        subprocess.run([strip, "--strip-unneeded", *map(str, own)], check=True)
 
 
 def size_mb(folder: Path) -> float:

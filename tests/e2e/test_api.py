@@ -210,13 +210,30 @@ def test_many_conversations_from_many_threads_get_the_answers_they_would_have_ha
 def test_parallel_answers_take_turns_and_are_the_same() -> None:
     questions = ("Do you like music?", "What should I do today?", "How was your day?")
     with padlite.open(WARM, parallel=2) as chat:
-        alone = [chat.new().reply(text).text for text in questions]
+        alone = [chat.new().reply(text) for text in questions]
 
-        async def together() -> list[str]:
-            answers = await asyncio.gather(*(chat.new().areply(text) for text in questions))
-            return [answer.text for answer in answers]
+        async def together() -> list[padlite.Answer]:
+            return await asyncio.gather(*(chat.new().areply(text) for text in questions))
 
-        assert asyncio.run(together()) == alone
+        for one, other in zip(alone, asyncio.run(together()), strict=True):
+            assert _same_but_for_rounding(one, other)
+
+
+def _same_but_for_rounding(one: padlite.Answer, other: padlite.Answer) -> bool:
+    """Tell whether two answers rest on the same scores, as long as they say the same.
+
+    What else is in the cache changes the order of llama.cpp's sums, by up to a tenth of a nat on this model, and in
+    time a near tie. Another conversation's scores differ by several nats at once.
+    """
+    for here, there in zip(one.trace, other.trace, strict=False):
+        mine = dict(zip(here.trace.candidates.tolist(), here.trace.base_scores, strict=True))
+        yours = dict(zip(there.trace.candidates.tolist(), there.trace.base_scores, strict=True))
+        shared = mine.keys() & yours.keys()
+        if len(shared) < 7 or max(abs(mine[token] - yours[token]) for token in shared) > 0.3:
+            return False
+        if here.id != there.id:
+            break
+    return True
 
 
 def test_a_fork_goes_its_own_way_and_evaluates_only_what_is_new(chat: padlite.Chat) -> None:

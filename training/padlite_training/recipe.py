@@ -78,7 +78,7 @@ class Recipe:
         )
     )  # fmt: skip
     head: HeadTraining = field(default_factory=HeadTraining)
-    strength: float = 1.2
+    strength: float = 1.0
     candidates: int = 10
 
 

@@ -446,21 +446,20 @@ def test_two_readers_in_two_event_loops_do_not_disturb_each_other(loaded: padlit
 
 
 def test_sentences_of_a_profile_steer_conversations_that_are_answered_in_turns() -> None:
-    pirate = dataclasses.replace(WARM, sentences={"pirate": Sentence(text="Answer like a pirate.", weight=2.0)})
-    with padlite.open(pirate, parallel=2) as chat:
-        alone = [chat.new().reply(text).text for text in ("How was your day?", "Do you like music?")]
-        plain = chat.new(WARM).reply("How was your day?").text
+    questions = ("How was your day?", "Do you like music?")
+    formal = dataclasses.replace(WARM, sentences={"formal": Sentence(text="Be professional.", weight=3.0)})
+    with padlite.open(formal, parallel=2) as chat:
+        alone = [chat.new().reply(text) for text in questions]
+        plain = chat.new(WARM).reply(questions[0])
 
-        async def together() -> list[str]:
-            answers = await asyncio.gather(
-                *(chat.new().areply(text) for text in ("How was your day?", "Do you like music?"))
-            )
-            return [answer.text for answer in answers]
+        async def together() -> list[padlite.Answer]:
+            return await asyncio.gather(*(chat.new().areply(text) for text in questions))
 
-        assert asyncio.run(together()) == alone
-        assert plain != alone[0]
+        for one, other in zip(alone, asyncio.run(together()), strict=True):
+            assert _same_but_for_rounding(one, other)
+        assert plain.text != alone[0].text
         fork = chat.new()
-        fork.weights["pirate"] = 0.0
-        assert fork.reply("How was your day?").text == plain
+        fork.weights["formal"] = 0.0
+        assert _same_but_for_rounding(fork.reply(questions[0]), plain)
     with padlite.open(WARM) as chat, pytest.raises(UsageError, match="room for 0"):
         chat.new(pirate)

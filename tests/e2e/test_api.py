@@ -189,12 +189,12 @@ def test_cancelling_the_task_cancels_the_answer(endless: padlite.Chat) -> None:
 def test_many_conversations_from_many_threads_get_the_answers_they_would_have_had_alone(loaded: padlite.Chat) -> None:
     questions = ["hi", "What should I do today?", "Do you like music?", "How was your day?", "Who are you?"]
 
-    def talk(question: str) -> list[str]:
+    def talk(question: str) -> list[padlite.Answer]:
         chat = loaded.new()
-        return [chat.reply(question).text, chat.reply("And then?").text]
+        return [chat.reply(question), chat.reply("And then?")]
 
     alone = [talk(question) for question in questions]
-    together: dict[int, list[str]] = {}
+    together: dict[int, list[padlite.Answer]] = {}
 
     def run(number: int) -> None:
         together[number] = talk(questions[number % len(questions)])
@@ -204,7 +204,10 @@ def test_many_conversations_from_many_threads_get_the_answers_they_would_have_ha
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert [together[number] for number in range(15)] == alone * 3
+    for number in range(15):
+        (first, second), (its_first, its_second) = alone[number % len(questions)], together[number]
+        assert _same_but_for_rounding(first, its_first)
+        assert first.text != its_first.text or _same_but_for_rounding(second, its_second)
 
 
 def test_parallel_answers_take_turns_and_are_the_same() -> None:
@@ -255,7 +258,7 @@ def test_a_saved_conversation_goes_on_exactly_as_if_it_had_not_been_left(chat: p
     again = chat.new()
     again.restore(tmp_path / "talk.json")
     assert again.messages == chat.messages
-    assert again.reply("And tomorrow?").text == chat.reply("And tomorrow?").text
+    assert _same_but_for_rounding(again.reply("And tomorrow?"), chat.reply("And tomorrow?"))
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1, "messages": [{"role": "king"}]}', "[" * 100_000])
@@ -462,4 +465,4 @@ def test_sentences_of_a_profile_steer_conversations_that_are_answered_in_turns()
         fork.weights["formal"] = 0.0
         assert _same_but_for_rounding(fork.reply(questions[0]), plain)
     with padlite.open(WARM) as chat, pytest.raises(UsageError, match="room for 0"):
-        chat.new(pirate)
+        chat.new(formal)

@@ -381,7 +381,7 @@ def test_many_clients_at_once_get_their_answers(served: Served, client: OpenAI) 
 
 
 def _first_word(text: str) -> str:
-    return text.split()[0]
+    return text.split(maxsplit=1)[0]
 
 
 def test_leaving_a_stream_frees_the_engine(client: OpenAI) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
-pytest.importorskip("torch", reason="needs the train extra: pip install 'padlite[train]'")
-pytest.importorskip("tokenizers", reason="needs the train extra: pip install 'padlite[train]'")
-pytest.importorskip("sklearn", reason="needs the train extra: pip install 'padlite[train]'")
+pytest.importorskip("torch", reason="needs the train extra: pip install 'padlite[train,eval]'")
+pytest.importorskip("tokenizers", reason="needs the train extra: pip install 'padlite[train,eval]'")
+pytest.importorskip("sklearn", reason="needs the train extra: pip install 'padlite[train,eval]'")
+pytest.importorskip("matplotlib", reason="needs the eval extra: pip install 'padlite[train,eval]'")

@@ -140,7 +140,6 @@ def run(*arguments: object) -> tuple[str, BaseException | None]:
 def test_all_rivals_are_judged_on_what_the_classifier_has_not_seen(
     random_base: Path, head: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("matplotlib", reason="needs the eval extra: pip install 'padlite[eval]'")
     pairs, plot = write(tmp_path / "p.jsonl", PAIRS), tmp_path / "plot.png"
     output, error = run(
         "--model", random_base, "--reward", head, "--pairs", pairs, "--strengths", "1", "--best-of", "2",

@@ -91,7 +91,8 @@ def read_checkpoint(folder: Path, *, adapter: Path | None = None) -> Checkpoint:
 def _require_checkpoint(folder: Path) -> None:
     if not folder.is_dir() or not (folder / "config.json").is_file():
         raise NotFoundError(
-            f"{folder} is no checkpoint: it has no config.json", remedy="name a folder in Hugging Face layout"
+            f"{folder} is no checkpoint: it has no config.json (nor head.json of a trained head)",
+            remedy="name a folder in Hugging Face layout, or one that `padlite train head` made",
         )
     if not any(folder.glob("*.safetensors")):
         pickled = sorted(path.name for path in [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])

@@ -1,28 +1,36 @@
-"""`padlite export`: from trained checkpoints to files that padlite runs. What it needs beside padlite is an extra."""
+"""`padlite export`: from trained models to files that padlite runs. What it needs beside padlite is an extra."""
 
 import importlib.util
+from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from padlite.cli.groups import SuggestingGroup
-from padlite.errors import NotFoundError
+from padlite.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from padlite_export.head import HeadReport
+    from padlite_export.reward import Report
 
 NEEDED = ("torch", "transformers", "onnx", "onnxruntime_genai")
 DTYPES = ("fp32", "fp16", "int8", "int4")
+_HEADS_OPTIONS = frozenset({"source", "out", "base", "as_json"})
 
 
 @click.group(cls=SuggestingGroup)
 def export() -> None:
-    """Turn trained checkpoints into files that padlite runs (needs the extra padlite[export])."""
+    """Turn trained models into files that padlite runs (needs the extra padlite[export])."""
 
 
 @export.command()
-@click.argument("source", metavar="CHECKPOINT", type=click.Path(path_type=Path))
+@click.argument("source", metavar="SOURCE", type=click.Path(path_type=Path))
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), required=True, help="The .onnx file to write.")
 @click.option(
-    "--base", metavar="GGUF", type=click.Path(path_type=Path), required=True,
-    help="The base model it is for: both must read the same tokens.",
+    "--base", metavar="GGUF", type=click.Path(path_type=Path),
+    help="The base model it is for. A reward LM needs it: both must read the same tokens. A head is tried on it.",
 )  # fmt: skip
 @click.option("--dtype", type=click.Choice(DTYPES), default="int8", show_default=True, help="How weights are stored.")
 @click.option("--adapter", metavar="DIR", type=click.Path(path_type=Path), help="A LoRA adapter to merge.")
@@ -30,11 +38,13 @@ def export() -> None:
 @click.option("--preference", metavar="TEXT", default="", help="What it is told, unless a profile has a reward_text.")
 @click.option("--normalized", is_flag=True, help="Give log-probabilities, which cost the whole vocabulary.")
 @click.option("--json", "as_json", is_flag=True, help="Print the proof as JSON.")
+@click.pass_context
 def reward(
+    context: click.Context,
     *,
     source: Path,
     out: Path,
-    base: Path,
+    base: Path | None,
     dtype: str,
     adapter: Path | None,
     name: str,
@@ -42,31 +52,64 @@ def reward(
     normalized: bool,
     as_json: bool,
 ) -> None:
-    """Export a causal language model in Hugging Face layout as a reward LM.
+    """Export a reward model, and compare the export with its source in PyTorch.
 
-    CHECKPOINT is a folder with safetensors and tokenizer.json; PAD's value head (v_head.summary) is kept if it is
-    there. The export is compared with the checkpoint and not written if it scores otherwise.
+    SOURCE is a folder that `padlite train head` made, or a causal language model in Hugging Face layout: safetensors
+    and tokenizer.json, PAD's value head (v_head.summary) if there is one. What scores otherwise than its source isn't
+    written. The options from --dtype on are for language models.
     """
     _require_extra()
+    from padlite_export.head import export_head, is_head_directory
     from padlite_export.reward import DTYPES as KNOWN
     from padlite_export.reward import export_reward
 
-    report = export_reward(
-        source,
-        out,
-        base=base,
-        dtype=next(each for each in KNOWN if each == dtype),
-        adapter=adapter,
-        name=name,
-        preference=preference,
-        normalized=normalized,
-        tell=lambda line: click.echo(f"{line} …", err=True),
-    )
+    report: HeadReport | Report
+    if is_head_directory(source):
+        _refuse_options(context, allowed=_HEADS_OPTIONS)
+        report = export_head(source, out, base=base, tell=_tell)
+    else:
+        report = export_reward(
+            source,
+            out,
+            base=_required(base),
+            dtype=next(each for each in KNOWN if each == dtype),
+            adapter=adapter,
+            name=name,
+            preference=preference,
+            normalized=normalized,
+            tell=_tell,
+        )
     if as_json:
         click.echo(report.as_json())
         return
+    width = 2 + max(len(label) for label, _ in report.rows())
     for label, value in report.rows():
-        click.echo(f"{label:<26}{value}")
+        click.echo(f"{label:<{width}}{value}")
+
+
+def _tell(line: str) -> None:
+    click.echo(f"{line} …", err=True)
+
+
+def _required(base: Path | None) -> Path:
+    if base is None:
+        raise UsageError("a reward LM is exported for a base model", remedy="name its GGUF with --base")
+    return base
+
+
+def _refuse_options(context: click.Context, *, allowed: Collection[str]) -> None:
+    """Raise UsageError if an option was typed that a head has no use for."""
+    typed = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name not in allowed
+        and context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+    ]
+    if typed:
+        raise UsageError(
+            f"{', '.join(typed)} can't be used with a trained head, which has names and a number format of its own",
+            remedy="leave it out",
+        )
 
 
 def _require_extra() -> None:

@@ -1,13 +1,11 @@
 """`padlite export reward`: a causal language model in Hugging Face layout becomes a reward LM that padlite runs.
 
-Read, build, graft, quantize, write beside the target, prove, and only then put in place: an export that is stopped or
-doesn't prove itself leaves nothing under the final name.
+Read, build, graft, quantize, write beside the target, prove, and only then put in place (`padlite_export.placing`).
 """
 
 import dataclasses
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +16,14 @@ import onnx
 import padlite
 from padlite.backends.llama import LlamaModel
 from padlite.backends.onnx_lm import OnnxLm
-from padlite.errors import BackendError, PadliteError, UsageError
+from padlite.errors import BackendError, UsageError
 from padlite.options import EngineOptions
+from padlite.reward_lm import PROMPT
 from padlite_export.builder import build
 from padlite_export.checkpoint import Checkpoint, read_checkpoint
 from padlite_export.graft import Output, graft, halve, parameters, quantize
 from padlite_export.parity import Parity, compare, step_ms
+from padlite_export.placing import placing
 
 Dtype: TypeAlias = Literal["fp32", "fp16", "int8", "int4"]
 DTYPES: tuple[Dtype, ...] = ("fp32", "fp16", "int8", "int4")
@@ -70,11 +70,11 @@ class Report:
             ("written", str(self.path)),
             ("model", ", ".join([self.architecture, f"{self.parameters / 1e6:,.1f} M weights", self.dtype, *extras])),
             ("size", f"{self.file_bytes / 1e6:,.1f} MB"),
-            ("compared", f"{self.parity.steps} steps, 20 candidates each"),
-            ("largest, mean error", f"{self.parity.largest_error:.3g}, {self.parity.mean_error:.3g} nats"),
-            ("same best candidate", f"{self.parity.same_best:.2%}"),
-            ("rank correlation", f"{self.parity.rank_correlation:.4f}"),
-            *((f"step at {length} tokens", f"{spent:.2f} ms") for length, spent in times if spent is not None),
+            *self.parity.rows(),
+            *(
+                (f"step at {length} tokens", "they don't fit its context" if spent is None else f"{spent:.2f} ms")
+                for length, spent in times
+            ),
         ]
 
 
@@ -99,10 +99,9 @@ def export_reward(
     checkpoint = read_checkpoint(source, adapter=adapter)
     sha256 = _require_same_tokenizer(checkpoint, base)
     _require_space(out.parent, checkpoint)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
-        work = Path(folder)
+    with placing(out) as made:
         tell("building the graph")
-        model = build(checkpoint, work)
+        model = build(checkpoint, made.parent)
         metadata = {
             "padlite.schema": "1",
             "padlite.kind": "lm",
@@ -112,6 +111,7 @@ def export_reward(
             "padlite.context_length": str(checkpoint.model.config.max_position_embeddings),
             "padlite.parameters": str(parameters(model)),
             "padlite.tokenizer_sha256": sha256,
+            "padlite.prompt": PROMPT,
             "padlite.preference": preference,
             "padlite.chat_template": checkpoint.chat_template,
             "padlite.dtype": dtype,
@@ -119,12 +119,9 @@ def export_reward(
         }
         graft(model, _output_of(checkpoint, normalized=normalized), metadata=metadata)
         tell(f"writing weights as {dtype}")
-        made = work / out.name
         _save(_as_dtype(model, dtype), made)
         tell("comparing it with the checkpoint")
-        report = _prove(checkpoint, made, out=out, dtype=dtype, adapter=adapter is not None)
-        _put_in_place(made, out)
-    return report
+        return _prove(checkpoint, made, out=out, dtype=dtype, adapter=adapter is not None)
 
 
 def _require_same_tokenizer(checkpoint: Checkpoint, base: Path) -> str:
@@ -194,13 +191,7 @@ def _prove(checkpoint: Checkpoint, made: Path, *, out: Path, dtype: Dtype, adapt
     """Return what the export is worth; raise BackendError if that is not enough."""
     with OnnxLm.open(made, device="cpu") as lm:
         parity = compare(checkpoint, lm)
-        largest, same = TOLERANCES[dtype]
-        if not (parity.largest_error <= largest and parity.same_best >= same):
-            raise BackendError(
-                f"the export doesn't score as its checkpoint does: largest error {parity.largest_error:.4g} (allowed "
-                f"{largest:g}), same best candidate in {parity.same_best:.1%} of the steps (needed {same:.1%})",
-                remedy="export it as fp32, or report the architecture",
-            )
+        parity.require(*TOLERANCES[dtype], remedy="export it as fp32, or report the architecture")
         return Report(
             path=out,
             architecture=checkpoint.kind,
@@ -214,12 +205,3 @@ def _prove(checkpoint: Checkpoint, made: Path, *, out: Path, dtype: Dtype, adapt
             step_ms_at_128=step_ms(lm, 128),
             step_ms_at_1024=step_ms(lm, 1024),
         )
-
-
-def _put_in_place(made: Path, out: Path) -> None:
-    """Move data first, then the graph that names it."""
-    try:
-        made.with_name(f"{made.name}.data").replace(out.with_name(f"{out.name}.data"))
-        made.replace(out)
-    except OSError as error:
-        raise PadliteError(f"{out} can't be written: {error.strerror}", remedy="check the folder's rights") from error

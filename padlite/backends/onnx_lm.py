@@ -116,7 +116,7 @@ class OnnxLm:
             raise BackendError(f"the reward LM failed: {first_line(error)}", remedy="run `padlite doctor`") from error
         self.cached_tokens = size
         self.evaluated_tokens += len(tokens)
-        result: FloatArray = scores.numpy()[0]
+        result: FloatArray = scores.numpy()[0].copy()  # a view of memory that ONNX Runtime doesn't keep
         return result
 
     def close(self) -> None:

@@ -85,7 +85,7 @@ def test_an_export_that_scores_otherwise_is_not_written(
     checkpoint: Path, random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(reward.TOLERANCES, "int8", (1e-6, 1.0))
-    with pytest.raises(BackendError, match="doesn't score as its checkpoint does"):
+    with pytest.raises(BackendError, match="doesn't score as its source does"):
         export_reward(checkpoint, tmp_path / "reward.onnx", base=random_base, dtype="int8")
     assert list(tmp_path.iterdir()) == []
 

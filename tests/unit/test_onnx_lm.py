@@ -53,6 +53,7 @@ def test_an_earlier_result_stays_as_it_was(lm: OnnxLm) -> None:
     kept = first.copy()
     lm.scores(TEXT[3:], CANDIDATES, keep=3)
     np.testing.assert_array_equal(first, kept)
+    assert first.flags.owndata  # no view of memory that ONNX Runtime has let go
 
 
 def test_normalized_scores_are_log_probabilities(tmp_path: Path) -> None:

@@ -260,10 +260,10 @@ class LlamaModel:
 
     @property
     def description(self) -> str:
-        """What llama.cpp calls the model, such as ``llama 8B Q4_K - Medium``."""
+        """What llama.cpp calls the model, such as ``llama 8B Q4_K - Medium``; a size it has no name for is counted."""
         buffer = ctypes.create_string_buffer(256)
         llama_cpp.llama_model_desc(self._model, buffer, len(buffer))
-        return buffer.value.decode("utf-8", "replace")
+        return buffer.value.decode("utf-8", "replace").replace("?B", f"{self.parameters / 1e6:.1f}M")
 
     @property
     def parameters(self) -> int:

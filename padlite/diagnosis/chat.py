@@ -5,6 +5,7 @@ Raises what opening raises; `finding.examine` makes findings of it. Rates in tok
 
 import contextlib
 import dataclasses
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -86,18 +87,18 @@ def measure_speed(session: Session, *, seconds: float, clock: Callable[[], float
         session.set_weight(session.dimensions[0].name, 1.0)
     options = dataclasses.replace(session.options, max_tokens=ANSWER_TOKENS)
     strengths = [0.0, options.strength or 1.0] if session.dimensions else [0.0]
-    steps, spent = dict.fromkeys(strengths, 0), dict.fromkeys(strengths, 0.0)
+    rates: dict[float, list[float]] = {strength: [] for strength in strengths}
     end, turn = clock() + seconds, 0
     while turn < 2 * len(strengths) or clock() < end:
         strength = strengths[turn % len(strengths)]
         session.options = dataclasses.replace(options, strength=strength)
         count, took = _answer(session, PROMPTS[turn // len(strengths) % len(PROMPTS)])
-        if turn >= len(strengths):  # the first answers warm up
-            steps[strength] += count
-            spent[strength] += took
+        if turn >= len(strengths) and took:  # the first answers warm up
+            rates[strength].append(count / took)
         turn += 1
-    rates = [steps[strength] / spent[strength] if spent[strength] else 0.0 for strength in strengths]
-    return Speed(plain=rates[0], guided=rates[1] if len(rates) > 1 else None, steered_by=steered_by)
+    # the median: other programs stall an answer or two
+    medians = [statistics.median(rates[strength] or [0.0]) for strength in strengths]
+    return Speed(plain=medians[0], guided=medians[1] if len(medians) > 1 else None, steered_by=steered_by)
 
 
 def _answer(session: Session, prompt: str) -> tuple[int, float]:

@@ -317,6 +317,13 @@ def test_without_a_reward_model_only_the_plain_speed_is_measured() -> None:
     assert speed.guided is None
 
 
+def test_one_stalled_answer_does_not_spoil_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([0.1, 0.1, 0.1, 0.1, 50.0, 0.1, *[0.1] * 100])  # the third plain answer: another program interferes
+    monkeypatch.setattr("padlite.diagnosis.chat._answer", lambda _session, _prompt: (10, next(seconds)))
+    speed = measure_speed(session(), seconds=3, clock=passing(0.4))
+    assert speed.plain == pytest.approx(100)
+
+
 def test_the_speed_test_leaves_no_conversation_behind() -> None:
     tried = session()
     measure_speed(tried, seconds=1, clock=passing(0.2))

@@ -55,6 +55,10 @@ class StoreError(PadliteError):
     """Conversations can't be read or written."""
 
 
+class HubError(PadliteError):
+    """The Hugging Face hub can't be reached, refuses, or gives something else than what was asked for."""
+
+
 class QueueFullError(PadliteError):
     """So many answers are waiting for their turn already that no other is taken on."""
 

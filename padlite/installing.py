@@ -5,11 +5,13 @@ renamed: what is installed works, and what is refused leaves nothing. Knows no t
 """
 
 import contextlib
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from padlite.backends import preflight
 from padlite.backends.onnx_reward import open_reward
@@ -20,7 +22,7 @@ from padlite.opening import open_chat
 from padlite.private_files import make_private_folder
 from padlite.profile import Profile
 from padlite.seams import Dimension
-from padlite.settings import Paths
+from padlite.settings import Paths, bundled_models
 
 _BASE = "base.gguf"
 _TRIAL = "Hello."
@@ -29,7 +31,11 @@ _TRIAL_TOKENS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What a new bundle is made of; *base* is a GGUF, *reward* an ONNX file, *card* a text for people."""
+    """What a new bundle is made of; *base* is a GGUF, *reward* an ONNX file, *card* a text for people.
+
+    *training* says where they come from. *share*: the files are nobody's to change, so the bundle may hold them by
+    another link instead of a copy.
+    """
 
     name: str
     base: Path
@@ -39,6 +45,8 @@ class Parts:
     title: str = ""
     description: str = ""
     context_length: int = 0
+    training: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    share: bool = False
 
 
 def parts_of(files: Sequence[Path], *, name: str | None, license: str) -> Parts:  # noqa: A002  the manifest's word
@@ -61,8 +69,8 @@ def build(parts: Parts, target: Path) -> Bundle:
     Raises NotFoundError for a missing part, UsageError if *target* is there already, and what opening raises.
     """
     check_name(parts.name, kind="model")
-    with _made_beside(target, [parts.base, parts.reward]) as folder:
-        _copy(parts.base, folder / _BASE)
+    with _made_beside(target, [parts.base, parts.reward], share=parts.share) as folder:
+        _copy(parts.base, folder / _BASE, share=parts.share)
         reward = None
         if parts.reward is not None:
             reward = parts.reward.name  # the graph names its data file, so neither can be renamed
@@ -79,13 +87,17 @@ def build(parts: Parts, target: Path) -> Bundle:
         bundle = write_manifest(
             folder, name=parts.name, license=parts.license, base=_BASE, reward=reward, title=parts.title,
             description=parts.description, dimensions=dimensions, context_length=parts.context_length,
+            training=parts.training,
         )  # fmt: skip
         _try(bundle)
     return load_bundle(target)
 
 
-def install(source: Path, paths: Paths, *, name: str | None = None) -> Bundle:
-    """Copy the bundle in the folder *source* among the person's own, after it has answered, and return it."""
+def install(source: Path, paths: Paths, *, name: str | None = None, share: bool = False) -> Bundle:
+    """Copy the bundle in the folder *source* among the person's own, after it has answered, and return it.
+
+    *share* as in `Parts`.
+    """
     bundle = load_bundle(source)
     if name is not None and name != bundle.name:
         raise UsageError(
@@ -95,8 +107,10 @@ def install(source: Path, paths: Paths, *, name: str | None = None) -> Bundle:
     verify(bundle, everything=True)
     listed = [source / each.name for each in bundle.files]
     target = own_folder(bundle.name, paths)
-    with _made_beside(target, listed) as folder:
-        for path in [*listed, source / MANIFEST, *(each for each in [source / "card.md"] if each.is_file())]:
+    with _made_beside(target, listed, share=share) as folder:
+        for path in listed:
+            _copy(path, folder / path.name, share=share)
+        for path in [source / MANIFEST, *(each for each in [source / "card.md"] if each.is_file())]:
             _copy(path, folder / path.name)
         copied = load_bundle(folder)
         verify(copied, everything=True)
@@ -109,6 +123,19 @@ def own_folder(name: str, paths: Paths) -> Path:
     make_private_folder(paths.data)
     make_private_folder(paths.user_models)
     return paths.user_models / name
+
+
+def free_folder(name: str, paths: Paths) -> Path:
+    """Return where a new bundle *name* of the person's own goes.
+
+    Raises UsageError for a name that is taken, also by a bundle that ships with padlite: none shall hide it.
+    """
+    check_name(name, kind="model")
+    if (bundled_models() / name / MANIFEST).is_file():
+        raise UsageError(f"{name} is the name of a model that ships with padlite", remedy="choose another --name")
+    target = own_folder(name, paths)
+    _require_new(target)
+    return target
 
 
 def remove(bundle: Bundle, paths: Paths) -> None:
@@ -129,21 +156,36 @@ def remove(bundle: Bundle, paths: Paths) -> None:
         ) from error
 
 
-@contextlib.contextmanager
-def _made_beside(target: Path, sources: Sequence[Path | None]) -> Iterator[Path]:
-    """Yield an empty folder that becomes *target* if nothing goes wrong, and goes away otherwise."""
+def require_room(folder: Path, needed: int, *, free: int) -> None:
+    """Raise BackendError unless *free* bytes are enough for the *needed* ones in *folder*."""
+    if free < needed:
+        raise BackendError(
+            f"{needed / 1e9:.1f} GB are needed in {folder}, and {free / 1e9:.1f} GB are free",
+            remedy="make room, and try again",
+        )
+
+
+def existing(folder: Path) -> Path:
+    """Return *folder*, or the nearest one above it that is there."""
+    return next(each for each in (folder, *folder.parents) if each.is_dir())
+
+
+def _require_new(target: Path) -> None:
     if target.exists():
         raise UsageError(
             f"{target} is there already", remedy=f"choose another --name, or remove it: padlite models rm {target.name}"
         )
-    sizes = [path.stat().st_size for path in sources if path is not None and path.is_file()]
+
+
+@contextlib.contextmanager
+def _made_beside(target: Path, sources: Sequence[Path | None], *, share: bool = False) -> Iterator[Path]:
+    """Yield an empty folder that becomes *target* if nothing goes wrong, and goes away otherwise."""
+    _require_new(target)
+    files = [path.stat() for path in sources if path is not None and path.is_file()]
     try:
-        free = shutil.disk_usage(target.parent).free
-        if free < sum(sizes):
-            raise BackendError(
-                f"{sum(sizes) / 1e9:.1f} GB are needed in {target.parent}, and {free / 1e9:.1f} GB are free",
-                remedy="make room, and try again",
-            )
+        device = target.parent.stat().st_dev
+        needed = sum(file.st_size for file in files if not (share and file.st_dev == device))
+        require_room(target.parent, needed, free=shutil.disk_usage(target.parent).free)
         with tempfile.TemporaryDirectory(prefix=".new-", dir=target.parent) as folder:
             made = Path(folder) / target.name
             made.mkdir()
@@ -155,9 +197,14 @@ def _made_beside(target: Path, sources: Sequence[Path | None]) -> Iterator[Path]
         ) from error
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, *, share: bool = False) -> None:
+    """Copy *source*, or with *share* make *target* another name of it where the file system can."""
     if not source.is_file():
         raise NotFoundError(f"there is no file {source}", remedy="check the path")
+    if share:
+        with contextlib.suppress(OSError):
+            os.link(source.resolve(), target)
+            return
     shutil.copyfile(source, target)
 
 

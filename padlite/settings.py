@@ -87,3 +87,11 @@ def api_key() -> str | None:
 def variable(name: str) -> str | None:
     """Return an environment variable that a caller owns (the shell's request for completions), or None."""
     return os.environ.get(name) or None
+
+
+def quiet_hub() -> None:
+    """Keep huggingface_hub from adding what it finds on this machine to its requests; who sets it to 0 is obeyed.
+
+    It reads the variable when it is imported for the first time, so this comes before.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

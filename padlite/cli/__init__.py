@@ -28,7 +28,7 @@ COMMANDS = (
         "dimension", "padlite.cli.dimension:dimension", "Make a dimension of a sentence; list and remove them."
     ),
     LazyCommand("sessions", "padlite.cli.sessions:sessions", "List, show, export and forget kept conversations."),
-    LazyCommand("models", "padlite.cli.models:models", "List, show, verify, add and remove models."),
+    LazyCommand("models", "padlite.cli.models:models", "List, show, verify, pull, add and remove models."),
     LazyCommand("train", "padlite_training.commands:train", "Train a reward head for your own model from pairs."),
     LazyCommand("eval", "padlite_training.commands:evaluate", "Judge a reward head against simpler ways to ask."),
     LazyCommand("export", "padlite_export.commands:export", "Turn trained checkpoints into files that padlite runs."),

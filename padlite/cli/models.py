@@ -10,6 +10,7 @@ import click
 from padlite import settings
 from padlite.bundle import Bundle, bundle_folders, find_bundle, load_bundle, verify
 from padlite.cli.groups import SuggestingGroup
+from padlite.cli.pull import pull
 from padlite.errors import PadliteError
 from padlite.profile import DEFAULT_MODEL
 
@@ -18,11 +19,13 @@ Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json
 
 @click.group(cls=SuggestingGroup)
 def models() -> None:
-    """List, show, verify, add and remove models.
+    """List, show, verify, pull, add and remove models.
 
     A model comes as a bundle: a folder with a base model (GGUF), a reward model (ONNX) and a manifest that binds them.
     """
 
+
+models.add_command(pull)
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _name_argument = click.argument("name", default=DEFAULT_MODEL)
@@ -50,7 +53,7 @@ def _print_table(bundles: Sequence[Bundle]) -> None:
     table = [("NAME", "SIZE", "DIMENSIONS", "LICENCE", "FOLDER")]
     for bundle in bundles:
         names = ", ".join(dimension.name for dimension in bundle.dimensions) or "none"
-        table.append((bundle.name, _megabytes(_size(bundle)), names, bundle.license, _homely(bundle.folder)))
+        table.append((bundle.name, megabytes(_size(bundle)), names, bundle.license, homely(bundle.folder)))
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     for row in table:
         click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -72,7 +75,7 @@ def show(*, name: str, as_json: bool) -> None:
         "",
         [
             ("licence", bundle.license),
-            ("folder", _homely(bundle.folder)),
+            ("folder", homely(bundle.folder)),
             ("context", f"{bundle.context_length:,} tokens" if bundle.context_length else "the base model's own"),
             (
                 "guidance",
@@ -81,7 +84,7 @@ def show(*, name: str, as_json: bool) -> None:
         ],
     )
     _print_section("dimensions", [(each.name, each.description) for each in bundle.dimensions])
-    _print_section("files", [(each.name, f"{_megabytes(each.size):>9}  sha256 {each.sha256}") for each in bundle.files])
+    _print_section("files", [(each.name, f"{megabytes(each.size):>9}  sha256 {each.sha256}") for each in bundle.files])
     _print_section("training", list(bundle.training.items()))
 
 
@@ -95,7 +98,7 @@ def verify_(*, name: str, as_json: bool) -> None:
     if as_json:
         _print_json({"name": bundle.name, "ok": True, "files": len(bundle.files), "bytes": _size(bundle)})
         return
-    click.echo(f"{bundle.name}: {len(bundle.files)} files, {_megabytes(_size(bundle))}, all as the manifest says")
+    click.echo(f"{bundle.name}: {len(bundle.files)} files, {megabytes(_size(bundle))}, all as the manifest says")
 
 
 @models.command()
@@ -134,7 +137,7 @@ def add(*, sources: tuple[Path, ...], name: str | None, license: str) -> None:  
     else:
         parts = installing.parts_of(sources, name=name, license=license)
         bundle = installing.build(parts, installing.own_folder(parts.name, paths))
-    click.echo(f"{bundle.name}: installed in {_homely(bundle.folder)}")
+    click.echo(f"{bundle.name}: installed in {homely(bundle.folder)}")
     click.echo(f"try: padlite chat --model {bundle.name}", err=True)
 
 
@@ -174,7 +177,7 @@ def build_(
         context_length=context_length,
     )  # fmt: skip
     bundle = installing.build(parts, out.absolute())
-    click.echo(f"{bundle.name}: {len(bundle.files)} files, {_megabytes(_size(bundle))}, in {_homely(bundle.folder)}")
+    click.echo(f"{bundle.name}: {len(bundle.files)} files, {megabytes(_size(bundle))}, in {homely(bundle.folder)}")
 
 
 @models.command("rm")
@@ -186,11 +189,17 @@ def remove_(*, name: str, yes: bool) -> None:
 
     paths = settings.paths()
     bundle = find_bundle(name, paths)
-    if not yes and not click.confirm(f"Remove {bundle.name} ({_megabytes(_size(bundle))})?", err=True):
+    if not yes and not click.confirm(f"Remove {bundle.name} ({megabytes(_size(bundle))})?", err=True):
         click.echo("nothing was removed", err=True)
         return
+    shared = any(path.stat().st_nlink > 1 for path in bundle.folder.iterdir() if path.is_file())
     installing.remove(bundle, paths)
     click.echo(f"{bundle.name}: removed")
+    if shared:
+        click.echo(
+            "its files stay in the hub's cache, for the next pull; to free the space: hf cache ls, hf cache rm",
+            err=True,
+        )
 
 
 def _row(bundle: Bundle) -> dict[str, Json]:
@@ -236,11 +245,12 @@ def _size(bundle: Bundle) -> int:
     return sum(file.size for file in bundle.files)
 
 
-def _megabytes(size: int) -> str:
+def megabytes(size: int) -> str:
+    """Return *size* bytes in MB."""
     return f"{size / 1e6:,.1f} MB"
 
 
-def _homely(folder: Path) -> str:
+def homely(folder: Path) -> str:
     """Return *folder* with the home folder as ~."""
     try:
         return str(Path("~") / folder.relative_to(Path.home()))

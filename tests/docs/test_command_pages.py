@@ -1,4 +1,4 @@
-"""docs/cli.md and docs/profile.md say what the program does."""
+"""docs/cli.md, docs/profile.md and docs/models.md say what the program does."""
 
 import re
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from padlite import errors
 from padlite.cli import cli
 from padlite.profile import parse_profile
 from padlite.profile.keys import SECTIONS, TOP_LEVEL
+from padlite.pulling import wanted
 from tests.docs.reading import REPOSITORY, marked
 
 PAGE = (REPOSITORY / "docs" / "cli.md").read_text(encoding="utf-8")
@@ -46,6 +47,12 @@ def test_every_exit_code_of_an_error_is_in_the_table() -> None:
 @pytest.mark.parametrize("key", [*TOP_LEVEL, *(key for keys in SECTIONS.values() for key in keys)])
 def test_every_key_of_a_profile_is_explained(key: str) -> None:
     assert re.search(rf"^\|[^|]*`{key}`", PROFILES, flags=re.MULTILINE)
+
+
+def test_the_models_that_are_recommended_are_named_as_pull_takes_them() -> None:
+    page = (REPOSITORY / "docs" / "models.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\|.*`padlite models pull (\S+)` \|$", page, flags=re.MULTILINE)
+    assert len({wanted(name).repository for name in named}) == len(named) > 4
 
 
 def test_the_example_is_a_profile() -> None:

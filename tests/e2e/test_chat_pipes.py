@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.terminal import SIGINT, SIGTERM, Home
+from tests.no_sockets import write_guard
 
 SHORT = ("-n", "8")
 
@@ -224,39 +225,15 @@ def test_a_full_disk_is_said_and_the_answer_comes_all_the_same(home: Home) -> No
     assert done.stderr.count(b"\n") == 1
 
 
-GUARD = """
-import socket
-class Refused(socket.socket):
-    def __init__(self, family=-1, *rest, **keys):
-        if family not in (socket.AF_UNIX,):
-            open(r"{marker}", "a").write("a socket was opened\\n")
-            raise RuntimeError("a socket was opened")
-        super().__init__(family, *rest, **keys)
-    def connect(self, *address):
-        open(r"{marker}", "a").write("a connection was made\\n")
-        raise RuntimeError("a connection was made")
-    bind = connect_ex = sendto = connect
-socket.socket = Refused
-def refuse(*rest, **keys):
-    open(r"{marker}", "a").write("a name was looked up\\n")
-    raise RuntimeError("a name was looked up")
-socket.create_connection = socket.getaddrinfo = socket.gethostbyname = refuse
-open(r"{marker}.on", "w").close()
-"""
-
-
 def test_no_socket_is_opened_by_either_kind_of_chat(home: Home, tmp_path: Path) -> None:
-    guard, marker = tmp_path / "guard", tmp_path / "sockets"
-    guard.mkdir()
-    (guard / "sitecustomize.py").write_text(GUARD.format(marker=marker))
-    home.extra["PYTHONPATH"] = str(guard)
+    guard = write_guard(tmp_path / "guard")
+    home.extra["PYTHONPATH"] = str(guard.folder)
     assert home.run("-p", "hello", *SHORT).returncode == 0
     with home.talk(*SHORT) as chat:
         chat.say("hello", "(stopped after 8")
         chat.say("/why", "token")
         assert chat.leave() == 0
-    assert Path(f"{marker}.on").exists()
-    assert not marker.exists()
+    assert guard.caught == ""
 
 
 def test_chat_works_where_there_is_no_network_at_all(home: Home) -> None:

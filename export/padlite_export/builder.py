@@ -36,6 +36,6 @@ def build(checkpoint: Checkpoint, work: Path) -> onnx.ModelProto:
         lines = [line.strip() for line in (ended.stderr + ended.stdout).splitlines() if line.strip()]
         raise BackendError(
             f"the model builder can't export {checkpoint.kind!r}: " + " / ".join(lines[-_SHOWN_LINES:])[-600:],
-            remedy="use a reward LM of another architecture (Llama, Qwen, Gemma, … are known)",
+            remedy="export it with --via torch",
         )
     return onnx.load(target / "model.onnx")

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from padlite_export.head import HeadReport
     from padlite_export.reward import Report
 
-NEEDED = ("torch", "transformers", "onnx", "onnxruntime_genai")
+NEEDED = {
+    "builder": ("torch", "transformers", "onnx", "onnxruntime_genai"),
+    "torch": ("torch", "transformers", "onnx", "onnxscript"),
+}
 DTYPES = ("fp32", "fp16", "int8", "int4")
 _HEADS_OPTIONS = frozenset({"source", "out", "base", "as_json"})
 
@@ -32,6 +35,10 @@ def export() -> None:
     "--base", metavar="GGUF", type=click.Path(path_type=Path),
     help="The base model it is for. A reward LM needs it: both must read the same tokens. A head is tried on it.",
 )  # fmt: skip
+@click.option(
+    "--via", type=click.Choice(list(NEEDED)), default="builder", show_default=True,
+    help="Who makes the graph: onnxruntime-genai's builder, or PyTorch for architectures that it doesn't know.",
+)  # fmt: skip
 @click.option("--dtype", type=click.Choice(DTYPES), default="int8", show_default=True, help="How weights are stored.")
 @click.option("--adapter", metavar="DIR", type=click.Path(path_type=Path), help="A LoRA adapter to merge.")
 @click.option("--name", metavar="NAME", default="preference", show_default=True, help="What its dimension is called.")
@@ -45,6 +52,7 @@ def reward(
     source: Path,
     out: Path,
     base: Path | None,
+    via: str,
     dtype: str,
     adapter: Path | None,
     name: str,
@@ -56,12 +64,12 @@ def reward(
 
     SOURCE is a folder that `padlite train head` made, or a causal language model in Hugging Face layout: safetensors
     and tokenizer.json, PAD's value head (v_head.summary) if there is one. What scores otherwise than its source isn't
-    written. The options from --dtype on are for language models.
+    written. The options from --via on are for language models.
     """
-    _require_extra()
+    _require_extra(via)
     from padlite_export.head import export_head, is_head_directory
     from padlite_export.reward import DTYPES as KNOWN
-    from padlite_export.reward import export_reward
+    from padlite_export.reward import ROUTES, export_reward
 
     report: HeadReport | Report
     if is_head_directory(source):
@@ -72,6 +80,7 @@ def reward(
             source,
             out,
             base=_required(base),
+            via=next(each for each in ROUTES if each == via),
             dtype=next(each for each in KNOWN if each == dtype),
             adapter=adapter,
             name=name,
@@ -112,8 +121,8 @@ def _refuse_options(context: click.Context, *, allowed: Collection[str]) -> None
         )
 
 
-def _require_extra() -> None:
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+def _require_extra(via: str) -> None:
+    missing = [name for name in NEEDED[via] if importlib.util.find_spec(name) is None]
     if missing:
         raise NotFoundError(
             f"exporting needs packages that aren't installed ({', '.join(missing)})",

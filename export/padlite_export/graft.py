@@ -6,7 +6,7 @@ tokens, k candidates, V vocabulary, d width. Runs nothing.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,14 +24,15 @@ Array = npt.NDArray[np.float32]
 class Output:
     """How hidden states become scores: *matrix* (V, d), or None for the embedding's; *bias* (V,); PAD's *value_head*.
 
-    *head_size* is the width of an attention head, *softcap* squeezes logits as Gemma does, *normalized* makes
-    log-probabilities of them.
+    *head_size* is the width of an attention head, *scale* multiplies logits as Cohere and Granite do, *softcap*
+    squeezes them as Gemma does, *normalized* makes log-probabilities of them.
     """
 
     matrix: Array | None
     head_size: int
     bias: Array | None = None
     value_head: tuple[Array, Array] | None = None
+    scale: float = 1.0
     softcap: float = 0.0
     normalized: bool = False
 
@@ -68,7 +69,7 @@ def _score(graph: onnx.GraphProto, state: str, matrix: str, output: Output) -> N
     """Add the nodes from the last hidden state (1, d) to `scores` (1, k)."""
     bias = [] if output.bias is None else [_constant(graph, "scores.bias", output.bias)]
     if output.normalized:
-        logits = _capped(graph, _add(graph, "Gemm", [state, matrix, *bias], "scores.logits", transB=1), output.softcap)
+        logits = _shaped(graph, _add(graph, "Gemm", [state, matrix, *bias], "scores.logits", transB=1), output)
         axis = _constant(graph, "scores.axis", np.array([1]))
         normalizer = _add(graph, "ReduceLogSumExp", [logits, axis], "scores.normalizer", keepdims=1)
         chosen = _add(graph, "Gather", [logits, "candidates"], "scores.chosen", axis=1)
@@ -76,12 +77,16 @@ def _score(graph: onnx.GraphProto, state: str, matrix: str, output: Output) -> N
         return
     rows = _add(graph, "Gather", [matrix, "candidates"], "scores.rows", axis=0)
     bias = [_add(graph, "Gather", [each, "candidates"], "scores.biases", axis=0) for each in bias]
-    _capped(graph, _add(graph, "Gemm", [state, rows, *bias], "scores.logits", transB=1), output.softcap)
+    _shaped(graph, _add(graph, "Gemm", [state, rows, *bias], "scores.logits", transB=1), output)
     graph.node[-1].output[0] = "scores"
 
 
-def _capped(graph: onnx.GraphProto, logits: str, cap: float) -> str:
-    """Return cap · tanh(logits / cap), or *logits* themselves without a cap."""
+def _shaped(graph: onnx.GraphProto, logits: str, output: Output) -> str:
+    """Return cap · tanh(scale · logits / cap), without a cap scale · logits."""
+    cap = output.softcap
+    if output.scale != 1.0:
+        factor = _constant(graph, "scores.scale", np.array(output.scale, dtype=np.float32))
+        logits = _add(graph, "Mul", [logits, factor], "scores.multiplied")
     if not cap:
         return logits
     inverse = _constant(graph, "scores.inverse_cap", np.array(1 / cap, dtype=np.float32))
@@ -146,7 +151,13 @@ def parameters(model: onnx.ModelProto) -> int:
 
 def _embedding(graph: onnx.GraphProto) -> str:
     """Return the name of the matrix from which the tokens' rows are gathered."""
-    return next(node.input[0] for node in graph.node if node.op_type == "Gather" and node.input[1] == "input_ids")
+    tokens = {"input_ids"}
+    for node in graph.node:  # in the order in which they run
+        if node.op_type == "Gather" and node.input[1] in tokens:
+            return str(node.input[0])
+        if node.op_type in {"Reshape", "Cast", "Identity"} and node.input[0] in tokens:
+            tokens.update(node.output)
+    raise ValueError("no rows are gathered for the tokens")
 
 
 def _lift_constants(graph: onnx.GraphProto) -> None:
@@ -156,10 +167,48 @@ def _lift_constants(graph: onnx.GraphProto) -> None:
         if node.op_type != "Constant":
             kept.append(node)
             continue
-        value = numpy_helper.to_array(node.attribute[0].t)
+        setting = helper.get_attribute_value(node.attribute[0])
+        value = numpy_helper.to_array(setting) if isinstance(setting, TensorProto) else _number(setting)
         graph.initializer.append(numpy_helper.from_array(value, node.output[0]))
     del graph.node[:]
     graph.node.extend(kept)
+
+
+def _number(setting: float | int | Sequence[float] | Sequence[int]) -> npt.NDArray[np.generic]:
+    """Return one number or a list of them in the type that ONNX gives such a constant."""
+    value = np.array(setting)
+    return value.astype(np.float32) if value.dtype.kind == "f" else value.astype(np.int64)
+
+
+def rename(model: onnx.ModelProto, *, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Call the inputs and outputs of *model* by these names, in place and in this order."""
+    graph = model.graph
+    new = {value.name: name for value, name in zip([*graph.input, *graph.output], [*inputs, *outputs], strict=True)}
+    for value in [*graph.input, *graph.output]:
+        value.name = new[value.name]
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [new.get(name, name) for name in names]
+
+
+def fold_transposes(graph: onnx.GraphProto) -> None:
+    """Turn matrices that are transposed before each use into what they are then, so that they can be quantized."""
+    matrices = {each.name: each for each in graph.initializer}
+    kept = []
+    for node in graph.node:
+        matrix = matrices.get(node.input[0]) if node.op_type == "Transpose" else None
+        if matrix is None:
+            kept.append(node)
+            continue
+        order = next((list(each.ints) for each in node.attribute if each.name == "perm"), None)
+        turned = np.ascontiguousarray(numpy_helper.to_array(matrix).transpose(order))
+        graph.initializer.append(numpy_helper.from_array(turned, node.output[0]))
+    del graph.node[:]
+    graph.node.extend(kept)
+    used = {name for node in graph.node for name in node.input}
+    used_arrays = [each for each in graph.initializer if each.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(used_arrays)
 
 
 def _constant(graph: onnx.GraphProto, name: str, value: npt.NDArray[np.generic]) -> str:

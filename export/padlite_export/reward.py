@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import onnx
+import transformers
 
 import padlite
 from padlite.backends.llama import LlamaModel
@@ -19,12 +20,13 @@ from padlite.backends.onnx_lm import OnnxLm
 from padlite.errors import BackendError, UsageError
 from padlite.options import EngineOptions
 from padlite.reward_lm import PROMPT
-from padlite_export.builder import build
 from padlite_export.checkpoint import Checkpoint, read_checkpoint
 from padlite_export.graft import Output, graft, halve, parameters, quantize
 from padlite_export.parity import Parity, compare, step_ms
 from padlite_export.placing import placing
 
+Via: TypeAlias = Literal["builder", "torch"]
+ROUTES: tuple[Via, ...] = ("builder", "torch")
 Dtype: TypeAlias = Literal["fp32", "fp16", "int8", "int4"]
 DTYPES: tuple[Dtype, ...] = ("fp32", "fp16", "int8", "int4")
 
@@ -48,6 +50,7 @@ class Report:
 
     path: Path
     architecture: str
+    via: str
     dtype: str
     scores: str
     parameters: int
@@ -68,7 +71,18 @@ class Report:
         extras = [word for word, there in (("value head", self.value_head), ("LoRA adapter", self.adapter)) if there]
         return [
             ("written", str(self.path)),
-            ("model", ", ".join([self.architecture, f"{self.parameters / 1e6:,.1f} M weights", self.dtype, *extras])),
+            (
+                "model",
+                ", ".join(
+                    [
+                        self.architecture,
+                        f"{self.parameters / 1e6:,.1f} M weights",
+                        self.dtype,
+                        *extras,
+                        f"via {self.via}",
+                    ]
+                ),
+            ),
             ("size", f"{self.file_bytes / 1e6:,.1f} MB"),
             *self.parity.rows(),
             *(
@@ -83,6 +97,7 @@ def export_reward(
     out: Path,
     *,
     base: Path,
+    via: Via = "builder",
     dtype: Dtype = "fp32",
     adapter: Path | None = None,
     name: str = "preference",
@@ -92,8 +107,9 @@ def export_reward(
 ) -> Report:
     """Write the checkpoint *source* as a reward LM for the base model *base* (GGUF) to *out*, and return the proof.
 
-    *name* is the dimension's, *preference* what it is told unless a profile says otherwise. *tell* is told what is
-    being done. Raises PadliteError subclasses; nothing is left at *out* then, unless it was there before.
+    *via* says who makes its graph. *name* is the dimension's, *preference* what it is told unless a profile says
+    otherwise. *tell* is told what is being done. Raises PadliteError subclasses; nothing is left at *out* then, unless
+    it was there before.
     """
     tell("reading the checkpoint")
     checkpoint = read_checkpoint(source, adapter=adapter)
@@ -101,7 +117,7 @@ def export_reward(
     _require_space(out.parent, checkpoint)
     with placing(out) as made:
         tell("building the graph")
-        model = build(checkpoint, made.parent)
+        model = _graph_of(checkpoint, via, made.parent)
         metadata = {
             "padlite.schema": "1",
             "padlite.kind": "lm",
@@ -115,13 +131,24 @@ def export_reward(
             "padlite.preference": preference,
             "padlite.chat_template": checkpoint.chat_template,
             "padlite.dtype": dtype,
-            "padlite.provenance": json.dumps({"exporter": f"padlite {padlite.__version__}", "model": checkpoint.kind}),
+            "padlite.provenance": json.dumps(
+                {"exporter": f"padlite {padlite.__version__}", "model": checkpoint.kind, "via": via}
+            ),
         }
         graft(model, _output_of(checkpoint, normalized=normalized), metadata=metadata)
         tell(f"writing weights as {dtype}")
         _save(_as_dtype(model, dtype), made)
         tell("comparing it with the checkpoint")
-        return _prove(checkpoint, made, out=out, dtype=dtype, adapter=adapter is not None)
+        return _prove(checkpoint, made, out=out, via=via, dtype=dtype, adapter=adapter is not None)
+
+
+def _graph_of(checkpoint: Checkpoint, via: Via, work: Path) -> onnx.ModelProto:
+    """Return the graph of *checkpoint* that ends in its hidden states, made in the folder *work*."""
+    if via == "torch":
+        from padlite_export import torch_route as route
+    else:
+        from padlite_export import builder as route
+    return route.build(checkpoint, work)
 
 
 def _require_same_tokenizer(checkpoint: Checkpoint, base: Path) -> str:
@@ -169,9 +196,14 @@ def _output_of(checkpoint: Checkpoint, *, normalized: bool) -> Output:
         bias=None if bias is None else bias.detach().numpy(),
         value_head=None if head is None else (head[0].numpy(), head[1].numpy()),
         head_size=int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads),
-        softcap=float(getattr(config, "final_logit_softcapping", None) or 0.0),
+        scale=1.0 if head else _logit_scale(config),  # PAD's value head meets the output matrix and nothing else
+        softcap=0.0 if head else float(getattr(config, "final_logit_softcapping", None) or 0.0),
         normalized=normalized,
     )
+
+
+def _logit_scale(config: transformers.PretrainedConfig) -> float:
+    return float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
 
 
 def _as_dtype(model: onnx.ModelProto, dtype: Dtype) -> onnx.ModelProto:
@@ -187,7 +219,7 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
     )  # fmt: skip
 
 
-def _prove(checkpoint: Checkpoint, made: Path, *, out: Path, dtype: Dtype, adapter: bool) -> Report:
+def _prove(checkpoint: Checkpoint, made: Path, *, out: Path, via: Via, dtype: Dtype, adapter: bool) -> Report:
     """Return what the export is worth; raise BackendError if that is not enough."""
     with OnnxLm.open(made, device="cpu") as lm:
         parity = compare(checkpoint, lm)
@@ -195,6 +227,7 @@ def _prove(checkpoint: Checkpoint, made: Path, *, out: Path, dtype: Dtype, adapt
         return Report(
             path=out,
             architecture=checkpoint.kind,
+            via=via,
             dtype=dtype,
             scores="logprob" if lm.info.normalized else "logit",
             parameters=lm.info.parameters,

@@ -92,8 +92,9 @@ def test_an_export_that_scores_otherwise_is_not_written(
 
 def test_an_architecture_that_the_builder_does_not_know_is_one_clear_error(tmp_path: Path, random_base: Path) -> None:
     source = write_checkpoint(tmp_path / "model", model_type="gpt_neox")
-    with pytest.raises(BackendError, match="can't export 'gpt_neox'"):
+    with pytest.raises(BackendError, match="can't export 'gpt_neox'") as raised:
         export_reward(source, tmp_path / "reward.onnx", base=random_base)
+    assert "--via torch" in raised.value.remedy
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 

@@ -178,6 +178,6 @@ def merge_adapter(model: transformers.PreTrainedModel, folder: Path) -> None:
             target.add_(up @ down, alpha=scale)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of what *error* says."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

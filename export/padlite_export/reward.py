@@ -4,12 +4,13 @@ Read, build, graft, quantize, write beside the target, prove, and only then put 
 """
 
 import dataclasses
+import importlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import onnx
 import transformers
@@ -26,7 +27,7 @@ from padlite_export.parity import Parity, compare, step_ms
 from padlite_export.placing import placing
 
 Via: TypeAlias = Literal["builder", "torch"]
-ROUTES: tuple[Via, ...] = ("builder", "torch")
+ROUTES: Mapping[Via, str] = {"builder": "padlite_export.builder", "torch": "padlite_export.torch_route"}
 Dtype: TypeAlias = Literal["fp32", "fp16", "int8", "int4"]
 DTYPES: tuple[Dtype, ...] = ("fp32", "fp16", "int8", "int4")
 
@@ -144,11 +145,9 @@ def export_reward(
 
 def _graph_of(checkpoint: Checkpoint, via: Via, work: Path) -> onnx.ModelProto:
     """Return the graph of *checkpoint* that ends in its hidden states, made in the folder *work*."""
-    if via == "torch":
-        from padlite_export import torch_route as route
-    else:
-        from padlite_export import builder as route
-    return route.build(checkpoint, work)
+    route = importlib.import_module(ROUTES[via])  # each needs libraries that the others don't
+    build = cast("Callable[[Checkpoint, Path], onnx.ModelProto]", route.build)
+    return build(checkpoint, work)
 
 
 def _require_same_tokenizer(checkpoint: Checkpoint, base: Path) -> str:

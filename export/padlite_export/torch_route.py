@@ -10,6 +10,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import onnx
 import torch
@@ -50,7 +51,7 @@ class _Layers:
         **settings: object,
     ) -> tuple[torch.Tensor, None]:
         """Attend from *query* (1, heads, s, w) to the cache with *key* and *value* (1, h, s, w) appended."""
-        layer = int(module.layer_idx)
+        layer = cast(int, module.layer_idx)
         asked = sorted(name for name, setting in settings.items() if setting is not None and name not in _HARMLESS)
         if asked or attention_mask is not None or key.shape != value.shape or layer in self.presents:
             raise NotImplementedError(f"its attention is of another kind ({', '.join(asked) or 'mask or widths'})")
@@ -139,7 +140,7 @@ def _cell_shapes(model: transformers.PreTrainedModel) -> list[tuple[int, int]]:
         *_inputs: object,
         **_settings: object,
     ) -> tuple[torch.Tensor, None]:
-        found[int(module.layer_idx)] = (int(key.shape[1]), int(key.shape[3]))
+        found[cast(int, module.layer_idx)] = (int(key.shape[1]), int(key.shape[3]))
         return torch.zeros(1, query.shape[2], query.shape[1], value.shape[3]), None
 
     transformers.AttentionInterface.register(_ATTENTION, note)
@@ -199,6 +200,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield *error* and what led to it, the first cause last."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -27,8 +27,8 @@ def test_both_routes_score_alike(
     assert (report.via, report.value_head, report.adapter) == ("torch", True, True)
     with OnnxLm.open(report.path) as mine, OnnxLm.open(exported.path) as theirs:
         for keep in range(0, len(TOKENS), 5):
-            scores = [lm.scores(TOKENS[keep : keep + 5], CANDIDATES, keep=keep) for lm in (mine, theirs)]
-        np.testing.assert_allclose(*scores, atol=1e-4)
+            found, wanted = (lm.scores(TOKENS[keep : keep + 5], CANDIDATES, keep=keep) for lm in (mine, theirs))
+            np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 def test_gpt_neox_in_eight_bits_with_log_probabilities(tmp_path: Path, random_base: Path) -> None:

@@ -6,9 +6,10 @@ global state. Knows conversations through `Session`, and models through `opening
 """
 
 import contextlib
+import sys
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,7 @@ from padlite.sequences import Seat, Sequences
 from padlite.session import Answer, Event, Finished, Session, Token
 
 MOST_PARALLEL = 16
+PACE_S = 0.01  # between two groups of `aregenerate_in_groups`
 
 
 def open(  # noqa: A001 — `padlite.open` is what the caller writes
@@ -176,12 +178,17 @@ class Chat:
         """Yield what `events` yields, in an event loop."""
         return self._aread(lambda: self._session.say(text))
 
-    def aregenerate(self, *, ahead: int | None = AHEAD) -> AsyncGenerator[Event, None]:
-        """Yield what `regenerate` yields, in an event loop.
+    def aregenerate(self) -> AsyncGenerator[Event, None]:
+        """Yield what `regenerate` yields, in an event loop."""
+        return self._aread(self._session.regenerate)
 
-        The model works at most *ahead* tokens ahead of the reader; None lets it finish whether anybody reads or not.
+    def aregenerate_in_groups(self) -> AsyncGenerator[Sequence[Event], None]:
+        """Yield what `aregenerate` yields, those together that come within a hundredth of a second: for a server.
+
+        The model goes on to the end whether anybody reads or not.
         """
-        return self._aread(self._session.regenerate, ahead)
+        box = LoopMailbox(rest_s=PACE_S, many=sys.maxsize)
+        return self._agroups(self._session.regenerate, box, ahead=None)
 
     def cancel(self) -> None:
         """End the answer being decoded, whether it waits, reads its prompt or speaks; from any thread.
@@ -354,39 +361,50 @@ class Chat:
                 raise _answering()
             yield
 
-    def _read(self, events: Callable[[], Iterator[Event]], ahead: int | None = AHEAD) -> Generator[Event, None, None]:
+    def _read(self, events: Callable[[], Iterator[Event]]) -> Generator[Event, None, None]:
         """Let the engine decode *events* and yield them."""
         box = ThreadMailbox()
-        with self._turn_of(events, box.put, ahead) as job:
+        over: Over | None = None
+        with self._turn_of(events, box.put, AHEAD) as job:
             try:
-                while not isinstance(item := box.get(), Over):
-                    job.took()
-                    yield item
+                while over is None:
+                    group, over = _until_over(box.take())
+                    yield from group
+                    job.took(len(group))
             except BaseException:  # the reader left: what was said was said, once the engine is through with it
                 job.cancel()
-                while not isinstance(box.get(), Over):
-                    pass
+                while over is None:
+                    _, over = _until_over(box.take())
                 raise
-            if item.error is not None:
-                raise item.error
+            if over.error is not None:
+                raise over.error
 
-    async def _aread(
-        self, events: Callable[[], Iterator[Event]], ahead: int | None = AHEAD
-    ) -> AsyncGenerator[Event, None]:
+    async def _aread(self, events: Callable[[], Iterator[Event]]) -> AsyncGenerator[Event, None]:
         """Let the engine decode *events* and yield them to an event loop."""
-        box = LoopMailbox()
+        async with contextlib.aclosing(self._agroups(events, LoopMailbox(), ahead=AHEAD)) as groups:
+            async for group in groups:
+                for event in group:
+                    yield event
+
+    async def _agroups(
+        self, events: Callable[[], Iterator[Event]], box: LoopMailbox, *, ahead: int | None
+    ) -> AsyncGenerator[Sequence[Event], None]:
+        """Let the engine decode *events* into *box* and yield what is taken from it."""
+        over: Over | None = None
         with self._turn_of(events, box.put, ahead) as job:
             try:
-                while not isinstance(item := await box.get(), Over):
-                    job.took()
-                    yield item
+                while over is None:
+                    group, over = _until_over(await box.take())
+                    if group:
+                        yield group
+                    job.took(len(group))
             except BaseException:
                 job.cancel()
-                while not isinstance(await box.get(), Over):
-                    pass
+                while over is None:
+                    _, over = _until_over(await box.take())
                 raise
-            if item.error is not None:
-                raise item.error
+            if over.error is not None:
+                raise over.error
 
     @contextlib.contextmanager
     def _turn_of(
@@ -422,6 +440,13 @@ class Chat:
             yield from events()
         finally:
             self._seat.release()
+
+
+def _until_over(items: list[Event | Over]) -> tuple[list[Event], Over | None]:
+    """Return the events among *items*, and the end if it is there: nothing comes after it."""
+    last = items[-1]
+    events = [item for item in items if not isinstance(item, Over)]
+    return events, last if isinstance(last, Over) else None
 
 
 def _pieces(events: Generator[Event, None, None]) -> Generator[str, None, None]:

@@ -17,7 +17,7 @@ from padlite.errors import QueueFullError, UsageError
 from padlite.session import Event
 
 T = TypeVar("T")
-AHEAD = 4  # tokens: enough that the thread never waits for a reader who keeps up
+AHEAD = 8  # tokens: enough that the thread never waits for a reader who keeps up
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,9 @@ class Job:
         self.stop()
         self.ring()
 
-    def took(self) -> None:
-        """Note that the reader has taken one more event."""
-        self.taken += 1
+    def took(self, count: int = 1) -> None:
+        """Note that the reader has taken so many more events."""
+        self.taken += count
         if self.paused:
             self.ring()
 

@@ -1,6 +1,8 @@
 """A real `padlite serve` in a process of its own, with folders of its own, for tests and scripts."""
 
 import contextlib
+import http.client
+import json
 import os
 import re
 import signal
@@ -36,6 +38,22 @@ class Served:
         """Send a signal and return the exit code."""
         self.process.send_signal(number)
         return self.process.wait(within_s)
+
+    def ask(self, record: object, *, timeout_s: float = 30) -> socket.socket:
+        """Send *record* as a chat completion and return the connection, which is the caller's to read and to close."""
+        body = json.dumps(record).encode()
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=timeout_s)
+        connection.sendall(head.encode() + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        return connection
+
+    def load(self) -> tuple[int, int]:
+        """Return how many answers are being decoded, and how many wait."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.request("GET", "/health")
+        record = json.loads(connection.getresponse().read())
+        connection.close()
+        return record["running"], record["waiting"]
 
     def raw(self, data: bytes, *, within_s: float = 20, half_close: bool = False) -> bytes:
         """Send *data* as it is and return everything that comes until the server closes, or *within_s*."""

@@ -7,7 +7,8 @@ it. Knows the shelf and the wire; knows no sockets.
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from typing import TypeAlias
 
 from starlette.responses import JSONResponse
 from starlette.types import Message as AsgiMessage
@@ -30,6 +31,9 @@ _HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+
+
+_Groups: TypeAlias = AsyncGenerator[Sequence[Event], None]
 
 
 class Completions:
@@ -168,10 +172,9 @@ class _Exchange:
         """Return the whole answer of one choice; None if the client has left."""
         answer: Answer | None = None
         if not self._gone():
-            async with _explained(chat.aregenerate(ahead=None)) as events:
-                async for each in events:
-                    if isinstance(each, Finished):
-                        answer = each.answer
+            async with _explained(chat.aregenerate_in_groups()) as groups:
+                async for events in groups:
+                    answer = next((each.answer for each in events if isinstance(each, Finished)), None)
         if self._gone():
             self._metrics.cancelled += 1
             return None
@@ -202,14 +205,14 @@ class _Exchange:
         if self._gone():
             return None
         choice = _Choice(self._writer, index, chat, self._request)
-        async with _explained(chat.aregenerate(ahead=None)) as events:
-            first = await self._first(events, chat, send)
-            if not self._gone() and first is not None:
+        async with _explained(chat.aregenerate_in_groups()) as groups:
+            first = await self._first(groups, chat, send)
+            if not self._gone():
                 await self._send(send, choice.opening() + choice.take(first))
-                async for each in events:
+                async for events in groups:
                     if self._gone():
                         break
-                    data = choice.take(each)
+                    data = choice.take(events)
                     if data:
                         await self._send(send, data)
         if self._gone():
@@ -219,9 +222,9 @@ class _Exchange:
             raise stopping()
         return choice.answer
 
-    async def _first(self, events: AsyncGenerator[Event, None], chat: Chat, send: Send) -> Event | None:
-        """Return the first event; who has to wait for it in line is told the position, as a comment in the stream."""
-        waiting = asyncio.ensure_future(anext(events, None))
+    async def _first(self, groups: _Groups, chat: Chat, send: Send) -> Sequence[Event]:
+        """Return the first events; who has to wait for them in line is told where, as a comment in the stream."""
+        waiting = asyncio.ensure_future(anext(groups, ()))
         try:
             while not waiting.done():
                 await asyncio.wait({waiting}, timeout=TELL_POSITION_S)
@@ -259,17 +262,19 @@ class _Choice:
         """Return the chunk that says who speaks."""
         return self._writer.chunk(self._index, {"role": "assistant", "content": "", "refusal": None})
 
-    def take(self, event: Event) -> bytes:
-        """Return the chunks that *event* makes; none while text is held back."""
-        if isinstance(event, Token):
-            self._pending.append(event)
-            return self._released(event.text)
-        if not isinstance(event, Finished):
-            return b""
-        self.answer = event.answer
-        reason = REASONS.get(event.answer.finish_reason)
-        rest = self._released(event.answer.text[self._heard :])
-        return rest + self._writer.chunk(self._index, {}, finish=reason) if reason else rest
+    def take(self, events: Sequence[Event]) -> bytes:
+        """Return the chunks that *events* make; none while text is held back."""
+        text, finish = "", b""
+        for event in events:
+            if isinstance(event, Token):
+                self._pending.append(event)
+                text += event.text
+            elif isinstance(event, Finished):
+                self.answer = event.answer
+                text += event.answer.text[self._heard + len(text) :]
+                reason = REASONS.get(event.answer.finish_reason)
+                finish = self._writer.chunk(self._index, {}, finish=reason) if reason else b""
+        return self._released(text) + finish
 
     def _released(self, text: str) -> bytes:
         if not text:
@@ -282,11 +287,11 @@ class _Choice:
 
 
 @contextlib.asynccontextmanager
-async def _explained(events: AsyncGenerator[Event, None]) -> AsyncIterator[AsyncGenerator[Event, None]]:
-    """Close *events* in the end, and turn padlite's errors into the client's."""
+async def _explained(groups: _Groups) -> AsyncIterator[_Groups]:
+    """Close *groups* in the end, and turn padlite's errors into the client's."""
     try:
-        async with contextlib.aclosing(events):
-            yield events
+        async with contextlib.aclosing(groups):
+            yield groups
     except PadliteError as error:
         raise explained(error) from error
 

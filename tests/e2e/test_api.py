@@ -115,7 +115,7 @@ def test_a_weight_set_in_mid_answer_steers_the_rest(loaded: padlite.Chat) -> Non
     assert pushes[0] == 0
     assert pushes[-1] > 0
     assert pushes == sorted(pushes)
-    assert pushes.index(max(pushes)) <= 6, "the model may be four tokens ahead of its reader"
+    assert pushes.index(max(pushes)) <= 10, "the model may be eight tokens ahead of its reader"
 
 
 def test_cancelling_from_another_thread_keeps_what_was_said(endless: padlite.Chat) -> None:

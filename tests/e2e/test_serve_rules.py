@@ -178,11 +178,7 @@ def test_the_stream_is_exactly_what_the_standard_says(served: Served) -> None:
 
 def _sent(served: Served, fields: dict[str, object] | None = None) -> socket.socket:
     """Ask for a streamed answer of the random model, and return the connection."""
-    record = json.dumps({**HI, "model": "base.gguf", "stream": True, **(fields or {})}).encode()
-    connection = socket.create_connection(("127.0.0.1", served.port), timeout=30)
-    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    connection.sendall(head.encode() + b"Content-Length: %d\r\n\r\n" % len(record) + record)
-    return connection
+    return served.ask({**HI, "model": "base.gguf", "stream": True, **(fields or {})})
 
 
 def _stream(served: Served, fields: dict[str, object] | None = None) -> tuple[socket.socket, bytes]:
@@ -191,15 +187,10 @@ def _stream(served: Served, fields: dict[str, object] | None = None) -> tuple[so
     return connection, connection.recv(4096)
 
 
-def _load(served: Served) -> tuple[int, int]:
-    record = json.loads(call(served, "GET", "/health")[1])
-    return record["running"], record["waiting"]
-
-
 def _settles(served: Served, load: tuple[int, int]) -> bool:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        if _load(served) == load:
+        if served.load() == load:
             return True
         time.sleep(0.05)
     return False

@@ -1,0 +1,179 @@
+"""What the Python API and the server add to a token: ratios to the decoding loop alone, all in one run.
+
+    python benchmarks/api_overhead.py [--model random-135m|padlite-tiny] [--tokens 48] [--rounds 40]
+
+The loop is `Session.say` on this thread; the API is `Chat.events` and `Chat.aevents` on the same files, the server a
+`padlite serve` of its own that streams to one client on loopback, with its defaults. Rounds alternate, medians count;
+time runs from the first token to the last. Then the milliseconds to the first byte of an answer whose prompt is cached.
+"""
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import padlite
+from benchmarks.workloads import EIGHT, MODELS, PROMPT, Json, Workload, print_result, say, workload
+from padlite.bundle import write_manifest
+from padlite.opening import open_chat
+from padlite.seams import Dimension
+from padlite.session import Session, Token
+from padlite_training.random_head import write_random_head
+from tests.served import Served, serving
+
+BARS = {
+    "random-135m": {"events": 0.98, "aevents": 0.98, "server": 0.97},
+    "padlite-tiny": {"events": 0.98, "aevents": 0.98, "server": 0.90},
+}
+FIRST_BYTE_MS = 50.0  # on padlite-tiny
+FIRST_BYTES = 20  # how often that is measured
+WARM_UP = 2  # rounds that don't count
+SERVED = "measured"  # the bundle's name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", choices=MODELS, action="append")
+    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--threads", type=int, default=0, help="0: one per physical core, as chat does")
+    arguments = parser.parse_args()
+    for name in arguments.model or MODELS:
+        measure(workload(name), tokens=arguments.tokens, rounds=arguments.rounds, threads=arguments.threads)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """One answer: its text, seconds per token after the first, and the seconds to its first byte."""
+
+    text: str
+    token_s: float
+    first_s: float = 0.0
+
+
+def measure(work: Workload, *, tokens: int, rounds: int, threads: int) -> None:
+    """Print the figures of one model."""
+    profile = work.profile(threads=threads)
+    profile = dataclasses.replace(profile, decoding={**profile.decoding, "max_tokens": tokens})
+    with _served(work, threads) as served, open_chat(profile) as alone, padlite.open(profile) as chat:
+        ways: dict[str, Callable[[], Timed]] = {
+            "loop": lambda: _loop(alone.session),
+            "events": lambda: _events(chat),
+            "aevents": lambda: asyncio.run(_aevents(chat)),
+            "server": lambda: _streamed(served, tokens),
+        }
+        answers: dict[str, list[Timed]] = {way: [] for way in ways}
+        for round_ in range(rounds + WARM_UP):
+            for way in sorted(ways, reverse=bool(round_ % 2)):
+                answers[way].append(ways[way]())
+        first_ms = 1e3 * statistics.median(_streamed(served, 2).first_s for _ in range(FIRST_BYTES))
+    token_s = {way: [each.token_s for each in answers[way][WARM_UP:]] for way in ways}
+    _report(work.name, token_s, first_ms, tokens=tokens, rounds=rounds)
+    if len({answer.text for each in answers.values() for answer in each}) > 1:
+        say("  the answers differ in a near tie; the figures are of answers of the same length")
+
+
+def _report(model: str, token_s: dict[str, list[float]], first_ms: float, *, tokens: int, rounds: int) -> None:
+    median_ms = {way: 1e3 * statistics.median(each) for way, each in token_s.items()}
+    ratios = {way: median_ms["loop"] / median_ms[way] for way in BARS[model]}
+    paired = {
+        way: statistics.median(loop / own for loop, own in zip(token_s["loop"], token_s[way], strict=True))
+        for way in BARS[model]
+    }
+    result: dict[str, Json] = {
+        "model": model,
+        "ratios": {way: round(ratio, 4) for way, ratio in ratios.items()},
+        "ratios_of_pairs": {way: round(ratio, 4) for way, ratio in paired.items()},
+        "bars": BARS[model],
+        "token_ms": {way: round(value, 4) for way, value in median_ms.items()},
+        "first_byte_ms": round(first_ms, 2),
+        "tokens": tokens,
+        "rounds": rounds,
+    }
+    print_result("api_overhead", result)
+    say(f"\n{model}, {tokens} tokens, {rounds} rounds\n  loop    {median_ms['loop']:8.3f} ms per token")
+    for way, bar in BARS[model].items():
+        verdict = "reaches" if ratios[way] >= bar else "MISSES"
+        say(
+            f"  {way:7} {median_ms[way]:8.3f} ms per token, ratio of medians {ratios[way]:.3f}, "
+            f"median of pairs {paired[way]:.3f} ({verdict} {bar})"
+        )
+    say(f"  first byte of an answer whose prompt is cached: {first_ms:.1f} ms (bar {FIRST_BYTE_MS:g} on padlite-tiny)")
+
+
+@contextmanager
+def _served(work: Workload, threads: int) -> Iterator[Served]:
+    """Serve the workload's models, as a bundle of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / "data" / "models" / SERVED
+        bundle.mkdir(parents=True)
+        (bundle / "base.gguf").symlink_to(work.base)
+        write_random_head(bundle / "reward.onnx", work.base, dimensions=EIGHT, seed=1)
+        write_manifest(
+            bundle, name=SERVED, license="none", dimensions=[Dimension(name=name) for name in EIGHT],
+            context_length=work.context_length,
+        )  # fmt: skip
+        length = str(work.context_length)
+        with serving(Path(folder), "--model", SERVED, "--threads", str(threads), "--context-length", length) as served:
+            yield served
+
+
+def _loop(session: Session) -> Timed:
+    """Answer once on this thread."""
+    session.clear()
+    return _timed([(time.perf_counter(), event) for event in session.say(PROMPT) if isinstance(event, Token)])
+
+
+def _events(chat: padlite.Chat) -> Timed:
+    """Answer once through the API."""
+    chat.clear()
+    return _timed([(time.perf_counter(), event) for event in chat.events(PROMPT) if isinstance(event, Token)])
+
+
+async def _aevents(chat: padlite.Chat) -> Timed:
+    """Answer once through the API, in an event loop."""
+    chat.clear()
+    return _timed([(time.perf_counter(), event) async for event in chat.aevents(PROMPT) if isinstance(event, Token)])
+
+
+def _timed(heard: list[tuple[float, Token]]) -> Timed:
+    text = "".join(token.text for _, token in heard)
+    return Timed(text=text, token_s=(heard[-1][0] - heard[0][0]) / (len(heard) - 1))
+
+
+def _streamed(served: Served, tokens: int) -> Timed:
+    """Answer once through the server; the client only reads, and takes it apart afterwards."""
+    record = {
+        "model": SERVED, "messages": [{"role": "user", "content": PROMPT}], "max_tokens": tokens, "stream": True,
+        "stream_options": {"include_usage": True}, "stop": ["\nUser:"],
+        "padlite": {"weights": dict.fromkeys(EIGHT, 0.5), "candidates": 10},
+    }  # fmt: skip
+    chunks: list[tuple[float, bytes]] = []
+    asked = time.perf_counter()
+    with served.ask(record, timeout_s=120) as connection:
+        while chunk := connection.recv(65536):
+            chunks.append((time.perf_counter(), chunk))
+    speaking = [at for at, chunk in chunks if b'"content"' in chunk]
+    lines = b"".join(chunk for _, chunk in chunks).splitlines()
+    events = [json.loads(line[6:]) for line in lines if line.startswith(b"data: {")]
+    deltas = [choice["delta"] for event in events for choice in event["choices"]]
+    decoded = events[-1]["usage"]["completion_tokens"]
+    return Timed(
+        text="".join(delta.get("content", "") for delta in deltas),
+        token_s=(speaking[-1] - speaking[0]) / max(1, decoded - 1),
+        first_s=chunks[0][0] - asked,
+    )
+
+
+if __name__ == "__main__":
+    main()

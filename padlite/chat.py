@@ -70,6 +70,23 @@ class Opened:
         self.sequences = Sequences(models.base, models.sequences)
         self._finalizer = weakref.finalize(self, engine.stop)
 
+    def read(self, profile: Profile) -> Profile:
+        """Return *profile* with the weights that its preference text stands for; a new text waits for the engine."""
+        if not self.models.has_read(profile):
+            box = ThreadMailbox()
+            reading = Job(events=self._reading(profile), deliver=box.put, stop=lambda: None)
+            self.engine.submit(reading)
+            while not isinstance(item := box.get(), Over):
+                reading.took()
+            if item.error is not None:
+                raise item.error
+        return self.models.read(profile)
+
+    def _reading(self, profile: Profile) -> Iterator[Event]:
+        """Read *profile* on the engine's thread; nothing is to be delivered."""
+        self.models.read(profile)
+        yield from ()
+
     def close(self) -> None:
         """Stop the engine, which frees the models."""
         self._finalizer()
@@ -128,9 +145,9 @@ class Chat:
     def __init__(self, opened: Opened, profile: Profile, *, owner: bool, client: str = "") -> None:
         self._opened, self._owner, self._client = opened, owner, client
         self._engine = opened.engine
-        self.profile = profile
+        self.profile = opened.read(profile)
         self._seat = Seat(opened.sequences)
-        self._session = opened.models.session(profile, base=self._seat)
+        self._session = opened.models.session(self.profile, base=self._seat)
         self._lock = threading.Lock()
         self._turn: _Turn | None = None
         self._closed = False

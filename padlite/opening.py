@@ -4,8 +4,8 @@ The one place where bundle, engine, reward head, template and session meet. Know
 """
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from padlite import settings
@@ -13,13 +13,14 @@ from padlite.backends.llama import LlamaModel, LlamaTokenizer, physical_cores
 from padlite.backends.llama_grammar import GrammarConstraint
 from padlite.backends.onnx import OnnxHead
 from padlite.backends.onnx_lm import OnnxLm
-from padlite.backends.onnx_reward import open_reward
+from padlite.backends.onnx_reward import has_text_map, open_reward
 from padlite.bundle import Bundle, find_bundle, verify
 from padlite.contrast import ContrastReward
 from padlite.errors import BackendError, ProfileError, UsageError
 from padlite.options import DecodingOptions, EngineOptions
 from padlite.own_heads import own_head
 from padlite.profile import Profile, check_dimensions
+from padlite.reaction import TextReader, features_of
 from padlite.reward_lm import PROMPT, LmReward
 from padlite.rewards import joined
 from padlite.seams import BaseModel, Dimension, RewardModel
@@ -27,6 +28,7 @@ from padlite.session import Session
 from padlite.settings import Paths
 from padlite.streams import ManySequences, Streams
 from padlite.template import ChatTemplate
+from padlite.text_map import TextMap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +44,31 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenChat:
-    """Loaded models, and the conversation on them."""
+    """Loaded models, the conversation on them, and the *profile* that it follows, its text turned into weights."""
 
     session: Session
-    source: Source
-    base: LlamaModel
-    reward: OnnxHead | OnnxLm | None
-    template: ChatTemplate
+    models: "OpenModels"
+    profile: Profile
+
+    @property
+    def source(self) -> Source:
+        """The files that are open."""
+        return self.models.source
+
+    @property
+    def base(self) -> LlamaModel:
+        """The base model."""
+        return self.models.base
+
+    @property
+    def reward(self) -> OnnxHead | OnnxLm | None:
+        """The reward model, or None."""
+        return self.models.reward
+
+    @property
+    def template(self) -> ChatTemplate:
+        """The base model's chat template."""
+        return self.models.template
 
     @property
     def model_name(self) -> str:
@@ -84,6 +104,28 @@ class OpenModels:
     template: ChatTemplate
     parallel: int
     sentences: int
+    readings: dict[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def read(self, profile: Profile) -> Profile:
+        """Return *profile* with the weights that its preference text stands for; a text is read once.
+
+        Reading steps the base model, so it belongs on the thread that runs it. Raises ProfileError if the reward model
+        has no map from text to weights, ContextFullError if there is no room for the text.
+        """
+        text_map = required_text_map(profile, self.reward)
+        if text_map is None or not isinstance(self.reward, OnnxHead):
+            return profile
+        text = profile.preference_text
+        if text not in self.readings:
+            with self.base.spare_sequence() as sequence:
+                features = features_of(self.reward, text_map.names)
+                reader = TextReader(self.base, self.base.tokenizer, self.template, features, sequence=sequence)
+                self.readings[text] = text_map.weights(reader.reaction(text))
+        return replace(profile, text_weights=self.readings[text])
+
+    def has_read(self, profile: Profile) -> bool:
+        """Tell whether `read` would step the base model no more."""
+        return not profile.preference_text or profile.preference_text in self.readings
 
     @property
     def sequences(self) -> range:
@@ -91,7 +133,7 @@ class OpenModels:
         return range(_sequences(self.parallel, self.sentences) - 1)
 
     def session(self, profile: Profile, *, base: ManySequences | None = None) -> Session:
-        """Return a new conversation that follows *profile*; *base* stands for the base model if it is given.
+        """Return a new conversation that follows *profile*, as `read` returned it; *base* may stand for the base model.
 
         Raises ProfileError for a dimension that the reward model lacks, UsageError for more sentences than there is
         room for.
@@ -160,22 +202,43 @@ def open_models(
         template = chat_template(base)
         if reward is not None:
             require_same_base(reward, base)
-        yield OpenModels(
+        models = OpenModels(
             source=source, base=base, reward=reward, template=template, parallel=parallel, sentences=room
         )  # fmt: skip
+        models.read(profile)
+        yield models
 
 
 @contextlib.contextmanager
 def open_chat(profile: Profile, *, device: str = "auto", paths: Paths | None = None) -> Iterator[OpenChat]:
     """Open what *profile* names and yield the conversation; raises what `open_models` raises."""
     with open_models(profile, device=device, paths=paths) as models:
-        yield OpenChat(
-            session=models.session(profile),
-            source=models.source,
-            base=models.base,
-            reward=models.reward,
-            template=models.template,
+        profile = models.read(profile)
+        yield OpenChat(session=models.session(profile), models=models, profile=profile)
+
+
+def required_text_map(profile: Profile, reward: OnnxHead | OnnxLm | None) -> TextMap | None:
+    """Return the map that *profile* needs for its preference text, None if it has no such text.
+
+    Raises ProfileError if *reward* has no map.
+    """
+    if not profile.preference_text:
+        return None
+    text_map = reward.text_map if isinstance(reward, OnnxHead) else None
+    if text_map is None:
+        where = f"{profile.source}: " if profile.source else ""
+        raise ProfileError(
+            f"{where}this model can't turn the text under [preferences.text] into weights: its reward model has no "
+            "text map",
+            remedy="padlite profile set --unset preferences.text.about, and weigh dimensions yourself; "
+            "docs/training.md says how a head gets a text map",
         )
+    return text_map
+
+
+def reads_text(source: Source) -> bool:
+    """Tell whether the reward model that *source* names can turn text into weights."""
+    return source.reward is not None and has_text_map(source.reward)
 
 
 def _contrast(profile: Profile, streams: Streams, base: LlamaModel, template: ChatTemplate) -> ContrastReward:

@@ -4,7 +4,7 @@ Shapes: V vocabulary, d width of the hidden state, k candidates, m dimensions. A
 integers or int64 arrays, log-probabilities in nats. Knows no library that runs a model.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -95,6 +95,26 @@ class BaseModel(Protocol):
 
     def fork(self, source: int, target: int) -> None:
         """Make sequence *target* a copy of *source*: nothing is evaluated."""
+        ...
+
+
+class KnownTexts(Protocol):
+    """A base model that evaluates texts that are known beforehand, many tokens at once."""
+
+    @property
+    def vocabulary_size(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def context_length(self) -> int: ...
+
+    def states(
+        self, tokens: Sequence[int], *, first: int, sequence: int = 0, cancelled: Callable[[], bool] | None = None
+    ) -> Iterator[BaseState]:
+        """Make *sequence* hold *tokens* and yield the state after each of them from the one at *first* on.
+
+        Raises what `BaseModel.prefill` raises.
+        """
         ...
 
 

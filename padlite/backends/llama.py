@@ -357,13 +357,14 @@ class LlamaModel:
 
     def unit_hidden_state(self, text: str) -> FloatArray:
         """Return the hidden state (d,) after *text* on its own, scaled to length 1: what tells base models apart."""
-        with self._spare_sequence() as sequence:
+        with self.spare_sequence() as sequence:
             state = self.prefill(self.tokenizer.encode(text, special=False), sequence=sequence)
             hidden = state.hidden.copy()
         return np.asarray(hidden / max(float(np.linalg.norm(hidden)), 1e-12), dtype=np.float32)
 
     @contextlib.contextmanager
-    def _spare_sequence(self) -> Iterator[int]:
+    def spare_sequence(self) -> Iterator[int]:
+        """Lend the last sequence, empty, for texts that belong to no conversation."""
         last = int(llama_cpp.llama_n_seq_max(self._context)) - 1
         self.forget(last)
         try:

@@ -19,6 +19,7 @@ from padlite.backends.onnx_head_reader import HeadInfo, read_head
 from padlite.backends.onnx_runtime import Binding, Session, bind, first_line, open_session
 from padlite.errors import BackendError, RewardMismatchError
 from padlite.seams import Dimension, FloatArray, Message, Step, TokenArray
+from padlite.text_map import TextMap
 
 PROBE_COSINE = 0.95
 
@@ -75,6 +76,11 @@ class OnnxHead:
     def probe(self) -> Probe:
         """A text and the hidden state that its base model has after it."""
         return self._info.probe
+
+    @property
+    def text_map(self) -> TextMap | None:
+        """The map from what a person says of themselves to weights, if the head has one."""
+        return self._info.text_map
 
     def require_base(
         self,

@@ -9,6 +9,7 @@ file as NAME.onnx.data, which ONNX Runtime maps into memory. V vocabulary, d wid
 n states, k candidates, m dimensions. Knows nothing of ONNX Runtime; `onnx_head_reader` reads what is written here.
 """
 
+import base64
 import json
 import math
 import re
@@ -23,10 +24,12 @@ from padlite.backends import onnx_schema as onnx
 from padlite.backends.onnx_metadata import SCHEMA
 from padlite.errors import UsageError
 from padlite.seams import Dimension, FloatArray
+from padlite.text_map import TextMap, problem_of
 from padlite.whole_files import write_whole
 
 OPSET = 21
 INLINE_BYTES = 2**20
+TEXT_MAP = "padlite.text_map"
 INPUTS = ("hidden", "candidates")
 OUTPUT = "features"
 PROBE_TOLERANCE = 0.01  # how far the length of a probe's hidden state may be from 1
@@ -66,6 +69,7 @@ def write_head(
     tokenizer_sha256: str,
     probe: Probe,
     provenance: Mapping[str, str] | None = None,
+    text_map: TextMap | None = None,
 ) -> None:
     """Write a head with *table* (V, r) float16 and *maps* (m, d, r) float32 to *path*, replacing what is there.
 
@@ -73,6 +77,8 @@ def write_head(
     isn't finite.
     """
     _check_arrays(table, maps, dimensions, probe, tokenizer_sha256)
+    if text_map is not None and (problem := problem_of(text_map, [each.name for each in dimensions], maps.shape[1])):
+        raise UsageError(f"this is no reward head: {problem}", remedy="check the arrays that training handed over")
     count, width, rank = maps.shape
     folded = np.ascontiguousarray(maps.transpose(1, 2, 0), dtype="<f4").reshape(width, rank * count)
     model = _empty_head(rank, count, width)
@@ -88,6 +94,9 @@ def write_head(
         "padlite.probe": _to_json({"text": probe.text, "hidden": [float(f"{x:.6g}") for x in probe.hidden]}),
         "padlite.provenance": _to_json(dict(provenance or {})),
     }
+    if text_map is not None:
+        numbers = base64.b64encode(np.ascontiguousarray(text_map.matrix, dtype="<f4").tobytes()).decode("ascii")
+        metadata[TEXT_MAP] = _to_json({"dimensions": list(text_map.names), "matrix": numbers})
     for key, value in metadata.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value

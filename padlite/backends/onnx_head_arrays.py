@@ -17,6 +17,7 @@ from padlite.backends import preflight
 from padlite.backends.onnx_head import HalfArray, Probe, write_head
 from padlite.backends.onnx_head_reader import read_head
 from padlite.seams import Dimension, FloatArray
+from padlite.text_map import TextMap
 
 _PROVENANCE = "padlite.provenance"
 
@@ -31,6 +32,7 @@ class HeadArrays:
     tokenizer_sha256: str
     probe: Probe
     provenance: Mapping[str, str] = field(default_factory=dict)
+    text_map: TextMap | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -47,6 +49,7 @@ class HeadArrays:
             tokenizer_sha256=self.tokenizer_sha256,
             probe=self.probe,
             provenance=self.provenance,
+            text_map=self.text_map,
         )
 
 
@@ -64,6 +67,7 @@ def load_arrays(path: Path) -> HeadArrays:
         tokenizer_sha256=info.tokenizer_sha256,
         probe=info.probe,
         provenance=_provenance({entry.key: entry.value for entry in model.metadata_props}),
+        text_map=info.text_map,
     )
 
 

@@ -4,16 +4,20 @@ Because the graph is always the same, the size of every intermediate result is k
 `onnx_head`. Doesn't look at what may be unsafe in any ONNX file (`preflight` comes first) and runs nothing.
 """
 
+import base64
+import binascii
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 
 from padlite.backends import onnx_schema as onnx
-from padlite.backends.onnx_head import LAYOUT, OUTPUT, PROBE_TOLERANCE, Probe
+from padlite.backends.onnx_head import LAYOUT, OUTPUT, PROBE_TOLERANCE, TEXT_MAP, Probe
 from padlite.backends.onnx_metadata import Metadata, is_finite, signature
 from padlite.errors import BackendError
 from padlite.seams import Dimension
+from padlite.text_map import TextMap, problem_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +30,7 @@ class HeadInfo:
     rank: int
     tokenizer_sha256: str
     probe: Probe
+    text_map: TextMap | None
 
 
 def read_head(model: onnx.Model) -> HeadInfo:
@@ -43,6 +48,7 @@ def read_head(model: onnx.Model) -> HeadInfo:
         rank=rank,
         tokenizer_sha256=metadata.sha256("padlite.tokenizer_sha256"),
         probe=_read_probe(metadata, width),
+        text_map=_read_text_map(metadata, [each.name for each in dimensions], width),
     )
 
 
@@ -117,6 +123,30 @@ def _read_probe(metadata: Metadata, width: int) -> Probe:
     if abs(length - 1) > PROBE_TOLERANCE:
         raise _refused(f"the hidden state in padlite.probe has length {length:.3g}, not 1")
     return Probe(text=text, hidden=(hidden / length).astype(np.float32))
+
+
+def _read_text_map(metadata: Metadata, dimensions: Sequence[str], width: int) -> TextMap | None:
+    """Return the map from text to weights, or None if the head has none."""
+    if TEXT_MAP not in metadata.values:
+        return None
+    entry = metadata.json(TEXT_MAP)
+    fields = cast(dict[str, object], entry) if isinstance(entry, dict) else {}
+    listed, numbers = fields.get("dimensions"), fields.get("matrix")
+    names = cast(list[object], listed) if isinstance(listed, list) else []
+    if not all(isinstance(name, str) for name in names) or not isinstance(numbers, str):
+        raise _refused(f"{TEXT_MAP} isn't {{dimensions, matrix}}")
+    rows, columns = len(names), len(names) + width + 1
+    try:
+        data = base64.b64decode(numbers, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _refused(f"the matrix in {TEXT_MAP} is no base64") from error
+    if len(data) != 4 * rows * columns:
+        raise _refused(f"the matrix in {TEXT_MAP} isn't ({rows}, {columns}) float32")
+    matrix = np.frombuffer(data, dtype="<f4").reshape(rows, columns).astype(np.float32)
+    text_map = TextMap(names=tuple(map(str, names)), matrix=matrix)
+    if problem := problem_of(text_map, dimensions, width):
+        raise _refused(problem)
+    return text_map
 
 
 def _refused(reason: str) -> BackendError:

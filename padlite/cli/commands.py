@@ -130,7 +130,8 @@ def _save_weights(chat: Conversation, screen: Screen) -> None:
     if not changed:
         screen.note(f"{source} has these weights already.")
         return
-    chat.profile = set_values(source, {f"preferences.{name}": round(weight, 4) for name, weight in changed.items()})
+    weights = {f"preferences.{name}": round(weight, 4) for name, weight in changed.items()}
+    chat.profile = chat.read(set_values(source, weights))
     screen.note(f"Written to {source}: {', '.join(changed)}.")
 
 

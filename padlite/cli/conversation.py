@@ -3,8 +3,8 @@
 What happens to the words of an answer is up to the caller. Knows no terminal, no commands and no prompt.
 """
 
-from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from padlite.cli.interrupts import Interrupts
@@ -31,7 +31,10 @@ class Listener(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Conversation:
-    """What one chat consists of; *store* is None where nothing can be read from it."""
+    """What one chat consists of; *store* is None where nothing can be read from it.
+
+    *read* gives a profile the weights that its preference text stands for (`OpenModels.read`).
+    """
 
     session: Session
     recorder: Recorder
@@ -41,6 +44,7 @@ class Conversation:
     defaults: DecodingOptions
     paths: Paths
     interrupts: Interrupts
+    read: Callable[[Profile], Profile] = field(default=lambda profile: profile)
 
     def turn(self, events: Iterator[Event], listener: Listener) -> Answer:
         """Let an answer be decoded, tell *listener*, and record it; a turn that ends before its first token never was.
@@ -102,6 +106,7 @@ class Conversation:
                 remedy=f"leave and start: padlite chat --profile {profile.source or profile.name}",
             )
         check_dimensions(profile, [each for each in self.session.dimensions if each.name not in opened])
+        profile = self.read(profile)
         for dimension in self.session.dimensions:
             self.session.set_weight(dimension.name, profile.weights.get(dimension.name, 0.0))
         self.session.system = profile.system_text()

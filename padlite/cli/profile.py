@@ -12,7 +12,7 @@ from padlite import settings
 from padlite.cli.completion import complete_dimensions, complete_models, complete_new_profiles, complete_profiles
 from padlite.cli.failures import one_line
 from padlite.cli.groups import SuggestingGroup
-from padlite.cli.profile_view import LABEL_WIDTH, as_record, bar, facts, in_a_line, indented
+from padlite.cli.profile_view import LABEL_WIDTH, as_record, bar, facts, in_a_line, indented, origin
 from padlite.errors import NotFoundError, ProfileError, UsageError
 from padlite.options import LARGEST_WEIGHT
 from padlite.profile import (
@@ -28,7 +28,7 @@ from padlite.profile import (
     set_values,
     write_profile,
 )
-from padlite.profile.keys import PREFERENCES, resolve_key
+from padlite.profile.keys import PREFERENCES, TEXT, resolve_key
 from padlite.profile.record import Named
 from padlite.profile.writing import ProfileValue, parse_value
 
@@ -104,8 +104,8 @@ def list_all(*, as_json: bool) -> None:
 @profile_argument
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(profile_name: str, *, as_json: bool) -> None:
-    """Show a profile."""
-    shown = load_profile(profile_name)
+    """Show a profile, with the weights that its text under [preferences.text] stands for."""
+    shown = _read(load_profile(profile_name))
     if as_json:
         click.echo(json.dumps(as_record(shown), ensure_ascii=False, indent=2))
         return
@@ -115,8 +115,9 @@ def show(profile_name: str, *, as_json: bool) -> None:
         click.echo()
     width = max((len(name) for name in shown.weights), default=0)
     for name, weight in shown.weights.items():
-        sentence = f"  {one_line(shown.sentences[name].text)}" if name in shown.sentences else ""
-        click.echo(f"{one_line(name):<{width}} {bar(weight)} {weight:+.2f}{sentence}".rstrip())
+        click.echo(f"{one_line(name):<{width}} {bar(weight)} {weight:+.2f}  {origin(shown, name)}".rstrip())
+    if shown.text_weights and not any(shown.text_weights.values()):
+        click.echo("What you say of yourself tells this model nothing; weigh dimensions yourself.", err=True)
 
 
 @profile.command()
@@ -129,6 +130,9 @@ def check(profile_name: str) -> None:
     names = ", ".join(dimension.name for dimension in dimensions) or "none"
     click.echo(f"{checked.source}: good")
     click.echo(f"it weighs {len(checked.preferences)} of the model's {len(dimensions)} dimensions: {one_line(names)}")
+    if checked.preference_text:
+        _require_reader(checked)
+        click.echo("and what it says in words becomes weights: padlite profile show")
     if checked.sentences:
         click.echo(
             f"and has {len(checked.sentences)} of its own, as sentences: {one_line(', '.join(checked.sentences))}"
@@ -184,6 +188,26 @@ def show_path(profile_name: str) -> None:
     click.echo(profile_path(profile_name))
 
 
+def _read(shown: Profile) -> Profile:
+    """Return the profile with what its text stands for; the models are opened only if it has one."""
+    if not shown.preference_text:
+        return shown
+    from padlite.opening import open_models
+
+    _require_reader(shown)
+    with open_models(shown, device="cpu") as models:
+        return models.read(shown)
+
+
+def _require_reader(chosen: Profile) -> None:
+    """Raise ProfileError unless the profile's model can turn text into weights; opens no model."""
+    from padlite.opening import find_source, reads_text, required_text_map
+
+    _dimensions_of(chosen)  # says which file is missing
+    if not reads_text(find_source(chosen)):
+        required_text_map(chosen, None)
+
+
 def _dimensions_of(chosen: Profile) -> Sequence[Named]:
     """Return the dimensions of the model that the profile names. Raises NotFoundError if a file isn't there."""
     for key, file in (("base", chosen.base), ("reward", chosen.reward)):
@@ -211,7 +235,8 @@ def _refuse_unknown_dimensions(old: Profile, changes: Mapping[str, ProfileValue]
     if {"model", "base", "reward"} & set(changes):
         return
 
-    weights = {resolve_key(key)[-1]: 0.0 for key in changes if resolve_key(key)[0] == PREFERENCES}
+    paths = [resolve_key(key) for key in changes]
+    weights = {path[1]: 0.0 for path in paths if path[0] == PREFERENCES and path[1] != TEXT}
     if weights:
         check_dimensions(dataclasses.replace(old, preferences=weights, source=None), _dimensions_of(old))
 

@@ -22,7 +22,8 @@ def in_a_line(name: str) -> str:
     except ProfileError as error:
         return f"can't be used: {one_line(error.message)}"
     weights = ", ".join(f"{one_line(key)} {weight:+g}" for key, weight in found.weights.items())
-    return f"{one_line(_model_of(found))}   {weights or 'no preferences'}"
+    words = "what you say of yourself" if found.preference_text else ""
+    return f"{one_line(_model_of(found))}   {', '.join(filter(None, [words, weights])) or 'no preferences'}"
 
 
 def _model_of(chosen: Profile) -> str:
@@ -42,7 +43,8 @@ def facts(shown: Profile) -> list[tuple[str, str]]:
 
 
 def _texts(shown: Profile) -> tuple[tuple[str, str], ...]:
-    return ("reward text", shown.reward_text), ("about", shown.about), ("system", shown.system)
+    wishes = ("reward text", shown.reward_text), ("in words", shown.preference_text)
+    return *wishes, ("about", shown.about), ("system", shown.system)
 
 
 def indented(text: str) -> str:
@@ -60,6 +62,7 @@ def as_record(shown: Profile) -> dict[str, object]:
         "about": shown.about,
         "system": shown.system,
         "preferences": dict(shown.preferences),
+        "text": {"about": shown.preference_text, "weights": dict(shown.text_weights)},
         "sentences": {name: {"text": each.text, "weight": each.weight} for name, each in shown.sentences.items()},
         "decoding": dict(shown.decoding),
         "engine": {
@@ -68,6 +71,16 @@ def as_record(shown: Profile) -> dict[str, object]:
         "context": {"overflow": shown.overflow.value},
         **{key: str(path) if path else None for key, path in paths.items()},
     }  # fmt: skip
+
+
+def origin(shown: Profile, name: str) -> str:
+    """Return where the weight of *name* comes from, where that isn't a plain line of the profile."""
+    if name in shown.sentences:
+        return one_line(shown.sentences[name].text)
+    if name not in shown.text_weights:
+        return ""
+    told = shown.text_weights[name]
+    return f"your own; your text would say {told:+.2f}" if name in shown.preferences else "from your text"
 
 
 def bar(weight: float) -> str:

@@ -51,6 +51,7 @@ def without(head: HeadArrays, name: str) -> HeadArrays | None:
         maps=np.ascontiguousarray(maps[:, :, :kept]),
         dimensions=tuple(each for each in head.dimensions if each.name != name),
         provenance={key: text for key, text in head.provenance.items() if key != _PREFIX + name},
+        text_map=head.text_map.without(name) if head.text_map else None,
     )
 
 
@@ -61,7 +62,8 @@ def renamed(head: HeadArrays, old: str, new: str) -> HeadArrays:
     dimensions = list(head.dimensions)
     dimensions[place] = dataclasses.replace(dimensions[place], name=new)
     provenance = {(_PREFIX + new if key == _PREFIX + old else key): text for key, text in head.provenance.items()}
-    return dataclasses.replace(head, dimensions=tuple(dimensions), provenance=provenance)
+    text_map = head.text_map.renamed(old, new) if head.text_map else None
+    return dataclasses.replace(head, dimensions=tuple(dimensions), provenance=provenance, text_map=text_map)
 
 
 def origin(head: HeadArrays, name: str) -> str | None:

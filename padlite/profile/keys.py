@@ -21,6 +21,8 @@ class Engine(TypedDict, total=False):
 TOP_LEVEL = ("name", "model", "base", "reward", "reward_text", "about", "system")
 PREFERENCES = "preferences"
 SENTENCES = "sentences"  # under [preferences]: dimensions that are preference sentences, not the model's own
+TEXT = "text"  # under [preferences]: what the person says of themselves, to become weights
+TEXT_KEYS = ("about",)
 SECTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         PREFERENCES: (),  # any dimension; which ones there are is the model's business
@@ -35,6 +37,8 @@ TEXTS = frozenset({*TOP_LEVEL, "overflow"})
 
 def resolve_key(key: str) -> KeyPath:
     """Return where *key* stands in the file: an option in its section (with or without that), else a dimension."""
+    if key == f"{PREFERENCES}.{TEXT}.about":
+        return PREFERENCES, TEXT, "about"
     section, dot, rest = key.partition(".")
     if dot and section in SECTIONS:
         return section, rest

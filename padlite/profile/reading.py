@@ -20,6 +20,8 @@ from padlite.profile.keys import (
     PREFERENCES,
     SECTIONS,
     SENTENCES,
+    TEXT,
+    TEXT_KEYS,
     TOP_LEVEL,
     WHOLE_NUMBERS,
     Engine,
@@ -32,7 +34,7 @@ from padlite.profile.record import DEFAULT_MODEL, Decoding, Profile, Sentence
 
 LARGEST_FILE = 1 << 20
 MOST_SENTENCES = 16  # each costs memory for a context of its own and about one more evaluation a token
-LONGEST_SENTENCE = 2000  # characters
+LONGEST_SENTENCE = 2000  # characters; of a preference text too
 _KINDS: tuple[tuple[type, str], ...] = (
     (bool, "true or false"),  # before int: a bool is one
     (str, "text"),
@@ -91,7 +93,7 @@ class _Reader:
         for name in ("decoding", "engine", "context"):
             self._refuse_unknown(name, sections[name], SECTIONS[name])
         self._refuse_contradictions(data)
-        weights = {name: value for name, value in sections[PREFERENCES].items() if name != SENTENCES}
+        weights = {name: value for name, value in sections[PREFERENCES].items() if name not in {SENTENCES, TEXT}}
         sentences = self._sentences(sections[PREFERENCES].get(SENTENCES, {}), weights)
         engine = self._engine(sections["engine"])
         return Profile(
@@ -106,6 +108,7 @@ class _Reader:
                 {name: self._weight(name, value, (PREFERENCES, name)) for name, value in weights.items()}
             ),
             sentences=MappingProxyType(sentences),
+            preference_text=self._preference_text(sections[PREFERENCES]),
             decoding=self._decoding(sections["decoding"]),
             context_length=engine.context_length,
             threads=engine.threads,
@@ -271,6 +274,26 @@ class _Reader:
                     (*path, name), problem, f"keep one of them; a sentence's weight stands beside it: {example}"
                 )
         return {name: self._sentence(name, cast("dict[str, object]", entry)) for name, entry in entries.items()}
+
+    def _preference_text(self, section: Mapping[str, object]) -> str:
+        path, value = (PREFERENCES, TEXT), section.get(TEXT)
+        remedy = f'write [{PREFERENCES}.{TEXT}], and below it: about = "I love jokes."'
+        if value is None:
+            return ""
+        if not isinstance(value, dict):
+            raise self._error_at(path, f"{TEXT} must be a section, not {kind_of(value)}", remedy)
+        entries = cast("dict[str, object]", value)
+        for key in entries:
+            if key not in TEXT_KEYS:
+                meant = did_you_mean(key, TEXT_KEYS)
+                raise self._error_at((*path, key), f"unknown key {key!r} under [{PREFERENCES}.{TEXT}]{meant}", remedy)
+        about = entries.get("about")
+        if not isinstance(about, str) or not about.strip():
+            raise self._error_at(path, f"[{PREFERENCES}.{TEXT}] has no text in about", remedy)
+        if "\0" in about or len(about) > LONGEST_SENTENCE:
+            problem = f"about holds a NUL character or more than {LONGEST_SENTENCE:,} others"
+            raise self._error_at((*path, "about"), problem, "shorten it to what matters for how you are answered")
+        return about.strip()
 
     def _sentence(self, name: str, entry: Mapping[str, object]) -> Sentence:
         path = (PREFERENCES, SENTENCES, name)

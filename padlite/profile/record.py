@@ -56,8 +56,9 @@ class Profile:
     The model is the bundle *model*, unless *base* names a GGUF file (with its *reward*, or without); *reward* can also
     replace a bundle's. *reward_text* is the preference that a reward LM is told. *preferences* weigh the model's own
     dimensions, *sentences* are dimensions of the profile itself (a weight in *preferences* goes before that of the
-    sentence). *decoding* holds only what the profile sets, the engine's keys are those of EngineOptions.
-    *source* is the file, *lines* the line of each weight in it.
+    sentence). *preference_text* is what the person says of themselves, and *text_weights* are the weights that it
+    stands for, once the models are open (`padlite.opening`); all others go before them. *decoding* holds only what the
+    profile sets, the engine's keys are those of EngineOptions. *source* is the file, *lines* the line of each weight.
     """
 
     name: str = ""
@@ -69,6 +70,8 @@ class Profile:
     system: str = ""
     preferences: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     sentences: Mapping[str, Sentence] = field(default_factory=lambda: MappingProxyType({}))
+    preference_text: str = ""
+    text_weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}), compare=False)
     decoding: Decoding = field(default_factory=Decoding)
     context_length: int = 0
     threads: int = 0
@@ -79,8 +82,9 @@ class Profile:
 
     @property
     def weights(self) -> dict[str, float]:
-        """The weight of each dimension that the profile names, the sentences' included."""
-        return {name: sentence.weight for name, sentence in self.sentences.items()} | dict(self.preferences)
+        """The weight of each dimension that the profile names, sentences and what its text stands for included."""
+        sentences = {name: sentence.weight for name, sentence in self.sentences.items()}
+        return {**self.text_weights, **sentences, **self.preferences}
 
     def decoding_options(self, defaults: DecodingOptions) -> DecodingOptions:
         """Return *defaults* with what this profile sets."""
@@ -89,8 +93,8 @@ class Profile:
     def on_model(self, model: str) -> "Profile":
         """Return this profile for the GGUF file or the bundle *model*; its reward model belonged to its own base."""
         if model.endswith(".gguf") or Path(model).is_file():
-            return replace(self, base=Path(model).expanduser().absolute(), reward=None)
-        return replace(self, model=model, base=None, reward=None)
+            return replace(self, base=Path(model).expanduser().absolute(), reward=None, text_weights={})
+        return replace(self, model=model, base=None, reward=None, text_weights={})
 
     def has_model_of(self, other: "Profile") -> bool:
         """Tell whether *other* names the same models, told the same, so that it can be followed without opening any."""

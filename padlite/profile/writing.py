@@ -15,7 +15,7 @@ from tomlkit.exceptions import TOMLKitError
 
 from padlite.errors import ProfileError, UsageError
 from padlite.private_files import make_private_folder, write_atomically
-from padlite.profile.keys import PREFERENCES, SENTENCES, TEXTS, WHOLE_NUMBERS, KeyPath, resolve_key
+from padlite.profile.keys import PREFERENCES, SENTENCES, TEXT, TEXTS, WHOLE_NUMBERS, KeyPath, resolve_key
 from padlite.profile.reading import parse_profile, read_text
 from padlite.profile.record import Named, Profile
 
@@ -26,6 +26,8 @@ Table: TypeAlias = MutableMapping[str, object]
 def parse_value(key: str, text: str) -> ProfileValue:
     """Return what *text*, typed on a command line, means as the value of *key*; UsageError if it means nothing."""
     *section, name = resolve_key(key)
+    if TEXT in section:
+        return text
     option = PREFERENCES not in section
     if option and name in TEXTS:
         return text
@@ -142,6 +144,8 @@ def _apply(table: Table, changes: Mapping[str, ProfileValue], removals: Sequence
         if name not in holder:
             raise UsageError(f"the profile doesn't set {key!r}", remedy="padlite profile show")
         del holder[name]
+        if sections[1:] == [TEXT] and not holder:  # an empty section would ask for the text
+            del cast("Table", table[PREFERENCES])[TEXT]
     for key, value in changes.items():
         path = resolve_key(key)
         sentence = _sentence_path(table, path)

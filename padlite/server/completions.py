@@ -58,7 +58,10 @@ class Completions:
         profile = self._shelf.profile(model, profile_name)
         client = (scope.get("client") or ("",))[0]
         async with self._shelf.model(model) as owner:
-            chats = [self._chat(owner, request, profile, client, number) for number in range(request.choices)]
+            chats = [
+                await asyncio.to_thread(self._chat, owner, request, profile, client, number)
+                for number in range(request.choices)
+            ]  # in a thread: a text of the profile that is new waits for the model
             await asyncio.to_thread(chats[0].require_room)
             with self._counted(chats):
                 exchange = _Exchange(request, chats, self._metrics, lambda: self.stopping)

@@ -15,6 +15,7 @@ import padlite.chat
 from padlite.bundle import find_bundle, list_bundles
 from padlite.chat import Chat
 from padlite.errors import NotFoundError, PadliteError, did_you_mean
+from padlite.opening import find_source, reads_text
 from padlite.profile import Profile, list_profiles, load_profile
 from padlite.settings import Paths
 
@@ -161,6 +162,8 @@ class Shelf:
     def _fits(self, model: str, profile: Profile) -> bool:
         """Tell whether *model* has every dimension that *profile* weighs."""
         template = self._models[model]
+        if profile.preference_text and not reads_text(find_source(template, paths=self._paths)):
+            return False
         if template.base is not None:
             return set(profile.preferences) <= set(profile.sentences)
         dimensions = {dimension.name for dimension in find_bundle(template.model, self._paths).dimensions}

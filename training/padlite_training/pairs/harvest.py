@@ -15,17 +15,17 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from padlite.errors import BackendError, DecodingCancelled, PadliteError
 from padlite.scoring import log_normalizer, top_k
-from padlite.seams import BaseState, FloatArray, TokenArray
+from padlite.seams import FloatArray, KnownTexts, TokenArray
 from padlite.whole_files import write_whole
 from padlite_training.completions import Completions
 from padlite_training.pairs.reading import Pair, PairsError
@@ -38,31 +38,6 @@ MARGIN = 64 * 2**20
 _RECORD = "harvest.json"
 
 Arrays: TypeAlias = tuple[npt.NDArray[np.float16], npt.NDArray[np.int32], FloatArray]
-
-
-class KnownTexts(Protocol):
-    """A base model that evaluates known texts (`padlite.backends.llama.LlamaModel`)."""
-
-    @property
-    def vocabulary_size(self) -> int:
-        """Tokens in its vocabulary, V."""
-        ...
-
-    @property
-    def hidden_size(self) -> int:
-        """Width d of its hidden states."""
-        ...
-
-    @property
-    def context_length(self) -> int:
-        """Tokens that fit."""
-        ...
-
-    def states(
-        self, tokens: Sequence[int], *, first: int, sequence: int = 0, cancelled: Callable[[], bool] | None = None
-    ) -> Iterator[BaseState]:
-        """Yield the state after each of *tokens* from the one at *first* on."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,7 +78,8 @@ class BaseTrainer:
     def rate(self) -> float:
         """Return the present share of the full learning rate, from 0 to 1."""
         passed = self.progress.elapsed_s / self.plan.budget_s
-        return min(1.0, (passed + 1e-3) / self.plan.warmup_share, (1.0 - passed) / self.plan.decay_share)
+        rising, falling = (passed + 1e-3) / self.plan.warmup_share, (1.0 - passed) / self.plan.decay_share
+        return max(0.0, min(1.0, rising, falling))
 
     def _step(self, sampler: Sampler) -> float:
         plan = self.plan
@@ -89,7 +90,7 @@ class BaseTrainer:
             loss = rows_loss(self.hidden, self.model.table.weight, rows, separate=not long)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.adam.param_groups[0]["params"], 1.0)
-        rate = max(0.0, self.rate())
+        rate = self.rate()
         self.muon.step(plan.matrix_rate * rate)
         self.adam.param_groups[0]["lr"] = plan.table_rate * rate
         self.adam.step()
@@ -99,7 +100,7 @@ class BaseTrainer:
         return float(loss.detach())
 
     def _show(self, loss: float) -> None:
-        progress, left = self.progress, self.plan.budget_s - self.progress.elapsed_s
+        progress, left = self.progress, max(0.0, self.plan.budget_s - self.progress.elapsed_s)
         logger.info(
             "step %d  loss %.3f  rate %.2f  %.0f tokens/s  %.2f M tokens  %.0f s left",
             progress.steps, loss, self.rate(), progress.tokens / progress.elapsed_s, progress.tokens / 1e6, left,
@@ -114,7 +115,8 @@ class BaseTrainer:
             prompt = self.writer.chat(self.writer.encode(system), [self.writer.encode(question)], user_weight=0)
             tokens = [*prompt.tokens, self.writer.start, *self.writer.roles["assistant"], *self.writer.newline]
             answer = greedy_answer(self.model, tokens, end=self.writer.end, limit=30)
-            logger.info("  [%s] %s -> %s", system, question, self.writer.tokenizer.decode(answer))
+            text = " ".join(self.writer.tokenizer.decode(answer).split())
+            logger.info("  [%s] %s -> %s", system, question, text)
 
     def _save(self, path: Path) -> None:
         state = {

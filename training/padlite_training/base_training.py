@@ -1,4 +1,4 @@
-"""Trains the base model for a fixed time, with checkpoints that a later call goes on from.
+"""Trains the base model for a fixed time, on the processor or a GPU, with checkpoints that a later call goes on from.
 
 The learning rate follows the share of the time budget that has passed (warm-up, level, linear decay to zero), because
 the number of steps that fit into it depends on the machine and on what else it does. Losses are in nats per token.
@@ -14,13 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from padlite_training.corpus import Corpus
+from padlite.errors import BackendError
+from padlite_training.corpus import Corpus, load_corpus
 from padlite_training.facts import Progress
 from padlite_training.llama_model import LlamaForTraining, greedy_answer, parameter_count
 from padlite_training.muon import Muon
-from padlite_training.precision import mixed_precision
-from padlite_training.recipe import BaseTraining, ModelShape
+from padlite_training.places import Places
+from padlite_training.precision import choose_device, mixed_precision
+from padlite_training.recipe import BaseTraining, ModelShape, Recipe
 from padlite_training.sampler import ChatWriter, Rows, Sampler
+from padlite_training.tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -32,15 +35,21 @@ SAMPLE_SYSTEMS = ("", "Be witty.", "Be caring.")
 
 
 class BaseTrainer:
-    """One phase of a training: the model (random, or that of the checkpoint *start*), its optimizers and the data."""
+    """One phase of a training: the model (random, or that of the checkpoint *start*), its optimizers and the data.
+
+    *device* is as for `choose_device`.
+    """
 
     def __init__(
-        self, corpus: Corpus, writer: ChatWriter, shape: ModelShape, plan: BaseTraining, *, start: Path | None = None
-    ) -> None:
+        self, corpus: Corpus, writer: ChatWriter, shape: ModelShape, plan: BaseTraining, *,
+        start: Path | None = None, device: str = "auto",
+    ) -> None:  # fmt: skip
         torch.manual_seed(plan.seed)
         torch.set_num_threads(plan.threads)
+        self.device = choose_device(device)
         self.plan, self.writer, self.corpus = plan, writer, corpus
-        self.model = load_model(start, shape).train() if start else LlamaForTraining(shape)
+        model = load_model(start, shape).train() if start else LlamaForTraining(shape)
+        self.model = model.to(self.device)
         matrices = [p for name, p in self.model.named_parameters() if p.ndim == 2 and name != "table.weight"]
         others = [p for name, p in self.model.named_parameters() if p.ndim != 2 or name == "table.weight"]
         self.muon = Muon(matrices, weight_decay=plan.weight_decay)
@@ -48,8 +57,11 @@ class BaseTrainer:
         self.progress = Progress()
         self.hidden: HiddenStates = torch.compile(self.model.hidden) if plan.compiled else self.model.hidden
 
-    def run(self, checkpoint: Path) -> LlamaForTraining:
-        """Train until the budget is spent and return the model; goes on from *checkpoint* if it is there."""
+    def run(self, checkpoint: Path, *, stop_after: float = math.inf) -> bool:
+        """Train until the budget is spent, or *stop_after* seconds; goes on from *checkpoint* if it is there.
+
+        Return whether the budget is spent. Raises BackendError when the loss isn't finite any more.
+        """
         if checkpoint.is_file():
             self._load(checkpoint)
         plan = self.plan
@@ -57,23 +69,35 @@ class BaseTrainer:
             self.corpus, self.writer, seed=plan.seed + self.progress.steps,
             small_talk=plan.small_talk, plain_sentence=plan.plain_sentence,
         )  # fmt: skip
-        logger.info("%d weights, budget %.0f s", parameter_count(self.model), self.plan.budget_s)
-        watch = _Stopwatch()
+        logger.info("%d weights, budget %.0f s, %s", parameter_count(self.model), plan.budget_s, self.device.type)
+        watch, began = _Stopwatch(), time.monotonic()
+        pending: Tensor | None = None
         smooth, saved, shown = math.nan, self.progress.elapsed_s, self.progress.elapsed_s
-        while self.progress.elapsed_s < self.plan.budget_s:
-            loss = self._step(sampler)
-            smooth = loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss
+        while self.progress.elapsed_s < plan.budget_s and time.monotonic() - began < stop_after:
+            # A GPU works on the step before while the next rows are drawn: its loss is asked for only now.
+            loss, pending = pending, self._step(sampler)
+            if loss is not None:
+                smooth = self._smoothed(smooth, float(loss))
             self.progress.elapsed_s += watch.lap()
             if self.progress.elapsed_s - shown > 20:
                 shown = self.progress.elapsed_s
                 self._show(smooth)
-            if self.progress.elapsed_s - saved > self.plan.checkpoint_every_s:
+            if self.progress.elapsed_s - saved > plan.checkpoint_every_s:
                 saved = self.progress.elapsed_s
                 self._save(checkpoint)
                 self.look()
         self._save(checkpoint)
         self.look()
-        return self.model
+        return self.progress.elapsed_s >= plan.budget_s
+
+    def _smoothed(self, smooth: float, loss: float) -> float:
+        """Return the running mean of the loss. Raises BackendError when *loss* isn't finite."""
+        if not math.isfinite(loss):
+            raise BackendError(
+                f"the loss of step {self.progress.steps - 1} is not a finite number",
+                remedy="halve matrix_rate and table_rate in padlite_training/recipe.py, and go on from the checkpoint",
+            )
+        return loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss
 
     def rate(self) -> float:
         """Return the present share of the full learning rate, from 0 to 1."""
@@ -81,12 +105,12 @@ class BaseTrainer:
         rising, falling = (passed + 1e-3) / self.plan.warmup_share, (1.0 - passed) / self.plan.decay_share
         return max(0.0, min(1.0, rising, falling))
 
-    def _step(self, sampler: Sampler) -> float:
+    def _step(self, sampler: Sampler) -> Tensor:
         plan = self.plan
         long = self.progress.steps % plan.long_row_every == plan.long_row_every - 1
         length = self.model.shape.context_length if long else plan.row_length
         rows = sampler.rows(max(1, plan.batch_tokens // length), length)
-        with mixed_precision():
+        with mixed_precision(self.device.type):
             loss = rows_loss(self.hidden, self.model.table.weight, rows, separate=not long)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.adam.param_groups[0]["params"], 1.0)
@@ -97,7 +121,7 @@ class BaseTrainer:
         self.model.zero_grad(set_to_none=True)
         self.progress.steps += 1
         self.progress.tokens += rows.tokens.size
-        return float(loss.detach())
+        return loss.detach()
 
     def _show(self, loss: float) -> None:
         progress, left = self.progress, max(0.0, self.plan.budget_s - self.progress.elapsed_s)
@@ -130,11 +154,32 @@ class BaseTrainer:
         temporary.replace(path)
 
     def _load(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location=self.device)
         self.model.load_state_dict(state["model"])
         self.muon.load_state(state["muon"])
         self.adam.load_state_dict(state["adam"])
         self.progress = Progress(*state["progress"])
+
+
+def train_phases(places: Places, recipe: Recipe, *, device: str = "auto", stop_after: float = math.inf) -> bool:
+    """Train the base model of *recipe* in the work folder, which has the corpus and the tokenizer.
+
+    First on everything, then mostly on small talk. Return whether both phases are finished; false after *stop_after*
+    seconds, and another call goes on from there.
+    """
+    start: Path | None = None
+    began = time.monotonic()
+    for phase, plan in recipe.phases.items():
+        checkpoint = places.checkpoint(phase)
+        if not is_finished(checkpoint, plan):
+            writer = ChatWriter(load_tokenizer(places.tokenizer), user_weight=plan.user_weight)
+            trainer = BaseTrainer(
+                load_corpus(places.corpus), writer, recipe.model, plan, start=start, device=device
+            )  # fmt: skip
+            if not trainer.run(checkpoint, stop_after=stop_after - (time.monotonic() - began)):
+                return False
+        start = checkpoint
+    return True
 
 
 class _Stopwatch:
@@ -157,29 +202,32 @@ class _Stopwatch:
 
 def rows_loss(hidden_states: HiddenStates, table: Tensor, rows: Rows, *, separate: bool) -> Tensor:
     """Return the weighted mean loss of a batch; with *separate* no document sees the ones before it in its row."""
-    mask = None
+    device, mask = table.device, None
     if separate:
-        documents = torch.from_numpy(rows.documents)
+        documents = torch.from_numpy(rows.documents).to(device)
         length = documents.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool).tril()
+        causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
         allowed = (documents[:, None, :, None] == documents[:, None, None, :]) & causal
-        mask = torch.zeros(allowed.shape).masked_fill(~allowed, -math.inf)  # bool masks are converted in every layer
-    hidden = hidden_states(torch.from_numpy(rows.tokens), mask).flatten(0, 1)
+        mask = torch.zeros(allowed.shape, device=device)  # bool masks are converted in every layer
+        mask = mask.masked_fill(~allowed, -math.inf)
+    hidden = hidden_states(torch.from_numpy(rows.tokens).to(device), mask).flatten(0, 1)
     weights = torch.from_numpy(rows.weights).flatten()
     counted = weights.nonzero().squeeze(1)  # the output layer is the dearest one: leave out what doesn't count
-    logits = functional.linear(hidden[counted], table).float()
-    losses = functional.cross_entropy(logits, torch.from_numpy(rows.targets).flatten()[counted], reduction="none")
-    return (losses * weights[counted]).sum() / weights.sum()
+    targets = torch.from_numpy(rows.targets).flatten()[counted].to(device)
+    weights = weights[counted].to(device)
+    logits = functional.linear(hidden[counted.to(device)], table).float()
+    losses = functional.cross_entropy(logits, targets, reduction="none")
+    return (losses * weights).sum() / weights.sum()
 
 
 @torch.no_grad()
 def held_out_loss(model: LlamaForTraining, corpus: Corpus, writer: ChatWriter, *, limit: int = 60) -> float:
     """Return the mean loss in nats per token over both sides of held-out self dialogues."""
-    total, count = 0.0, 0.0
+    total, count, device = 0.0, 0.0, model.table.weight.device
     for dialogue in corpus.held_out_dialogues[:limit]:
         document = writer.chat([], [writer.encode(turn) for turn in dialogue.turns], user_weight=1.0)
-        tokens = torch.tensor([document.tokens[: model.shape.context_length]])
-        weights = torch.tensor([float(w >= 1.0) for w in document.weights])[: tokens.shape[1]]
+        tokens = torch.tensor([document.tokens[: model.shape.context_length]], device=device)
+        weights = torch.tensor([float(w >= 1.0) for w in document.weights], device=device)[: tokens.shape[1]]
         losses = functional.cross_entropy(model(tokens[:, :-1])[0], tokens[0, 1:], reduction="none")
         total, count = total + float((losses * weights[1:]).sum()), count + float(weights[1:].sum())
     return total / count
@@ -187,7 +235,7 @@ def held_out_loss(model: LlamaForTraining, corpus: Corpus, writer: ChatWriter, *
 
 def progress_of(checkpoint: Path) -> Progress:
     """Return how far the training of *checkpoint* has come."""
-    return Progress(*torch.load(checkpoint, weights_only=True)["progress"])
+    return Progress(*torch.load(checkpoint, weights_only=True, map_location="cpu")["progress"])
 
 
 def is_finished(checkpoint: Path, plan: BaseTraining) -> bool:
@@ -198,5 +246,5 @@ def is_finished(checkpoint: Path, plan: BaseTraining) -> bool:
 def load_model(checkpoint: Path, shape: ModelShape) -> LlamaForTraining:
     """Return the model of *checkpoint*, ready for use."""
     model = LlamaForTraining(shape)
-    model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
+    model.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["model"])
     return model.eval()

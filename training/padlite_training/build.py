@@ -10,7 +10,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from padlite.errors import PadliteError
@@ -19,48 +19,12 @@ from padlite_training import card
 from padlite_training.base_gguf import open_base
 from padlite_training.corpus import build_corpus, corpus_texts, load_corpus, load_small_talk, save_corpus
 from padlite_training.facts import BaseFacts, HeadFacts
-from padlite_training.recipe import Recipe
+from padlite_training.places import Places
+from padlite_training.recipe import RECIPES, Recipe
 
 logger = logging.getLogger(__name__)
 
 LICENCE = "Apache-2.0"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
-    """Where things go: the public text, the bundle, and the work folder."""
-
-    data: Path
-    out: Path
-    work: Path
-
-    @property
-    def corpus(self) -> Path:
-        """Folder of the corpus."""
-        return self.work / "corpus"
-
-    @property
-    def tokenizer(self) -> Path:
-        """The tokenizer's file."""
-        return self.work / "tokenizer.json"
-
-    def checkpoint(self, phase: str) -> Path:
-        """The checkpoint of a training phase."""
-        return self.work / f"{phase}.pt"
-
-    @property
-    def gguf(self) -> Path:
-        """The base model of the bundle."""
-        return self.out / "base.gguf"
-
-    @property
-    def reward(self) -> Path:
-        """The reward head of the bundle."""
-        return self.out / "reward.onnx"
-
-    def facts(self, name: str) -> Path:
-        """What a stage measured."""
-        return self.work / f"{name}.json"
 
 
 def make_corpus(places: Places) -> None:
@@ -79,22 +43,6 @@ def make_tokenizer(places: Places, recipe: Recipe) -> None:
     if not places.tokenizer.is_file():
         texts = corpus_texts(load_corpus(places.corpus))
         train_tokenizer(texts, vocabulary=recipe.model.vocabulary).save(str(places.tokenizer))
-
-
-def train_base(places: Places, recipe: Recipe) -> None:
-    """Stage 3: train the base model, first on everything, then mostly on small talk."""
-    from padlite_training.base_training import BaseTrainer, is_finished
-    from padlite_training.sampler import ChatWriter
-    from padlite_training.tokenizer import load_tokenizer
-
-    start: Path | None = None
-    for phase, plan in (("base", recipe.base), ("focus", recipe.focus)):
-        checkpoint = places.checkpoint(phase)
-        if not is_finished(checkpoint, plan):
-            writer = ChatWriter(load_tokenizer(places.tokenizer), user_weight=plan.user_weight)
-            trainer = BaseTrainer(load_corpus(places.corpus), writer, recipe.model, plan, start=start)
-            trainer.run(checkpoint)
-        start = checkpoint
 
 
 def make_gguf(places: Places, recipe: Recipe) -> None:
@@ -118,7 +66,7 @@ def make_gguf(places: Places, recipe: Recipe) -> None:
         parity = measure_parity(model, base, prompts)
     facts = BaseFacts(
         weights=parameter_count(model),
-        phases={phase: progress_of(places.checkpoint(phase)) for phase in ("base", "focus")},
+        phases={phase: progress_of(places.checkpoint(phase)) for phase in recipe.phases},
         held_out_loss=held_out_loss(model, corpus, writer, limit=len(corpus.held_out_dialogues)),
         parity=parity,
     )
@@ -183,13 +131,15 @@ def judge(places: Places, recipe: Recipe) -> None:
         logger.warning("below the bar: %s", line)
 
 
-def build(places: Places, recipe: Recipe) -> None:
-    """Run every stage whose output is missing."""
+def build(places: Places, recipe: Recipe, *, device: str = "auto") -> None:
+    """Run every stage whose output is missing; stage 3, the training of the base model, on *device*."""
     places.work.mkdir(parents=True, exist_ok=True)
     places.out.mkdir(parents=True, exist_ok=True)
     make_corpus(places)
     make_tokenizer(places, recipe)
-    train_base(places, recipe)
+    from padlite_training.base_training import train_phases
+
+    train_phases(places, recipe, device=device)
     make_gguf(places, recipe)
     gather(places, recipe)
     fit(places, recipe)
@@ -213,14 +163,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the public text (training/README.md)")
     parser.add_argument("--out", type=Path, required=True, help="the bundle's folder")
     parser.add_argument("--work", type=Path, required=True, help="folder for everything in between")
+    parser.add_argument("--config", choices=RECIPES, default="tiny", help="tiny: two processor cores; small: a GPU")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the base is trained")
     parser.add_argument("--rush", type=float, metavar="SECONDS", help="try the chain: so much training per phase only")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for noisy in ("padlite", "gguf"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    recipe = Recipe() if options.rush is None else rushed(Recipe(), options.rush)
+    recipe = RECIPES[options.config] if options.rush is None else rushed(RECIPES[options.config], options.rush)
     try:
-        build(Places(data=options.data, out=options.out, work=options.work), recipe)
+        build(Places(data=options.data, out=options.out, work=options.work), recipe, device=options.device)
     except PadliteError as error:
         sys.exit(f"{error.message}\n{error.remedy}")
 

@@ -125,9 +125,11 @@ def mean_shift(base: npt.NDArray[np.float32], features: npt.NDArray[np.float32])
 def calibrate(head: Head, harvest: Harvest, table: npt.NDArray[np.float32], *, shift: float) -> Head:
     """Return *head* scaled so that each dimension at weight 1 and strength 1 shifts the base by *shift* nats per token.
 
-    Measured on the plain answers to the held-out scenarios' questions in *harvest*.
+    Measured on the plain answers to the held-out scenarios' questions in *harvest*, or to all where there are none.
     """
     chosen = harvest.plain & harvest.validation
+    if not chosen.any():
+        chosen = harvest.plain
     base, features = harvest.base[chosen], head.features(table, harvest)[chosen]
     scales = np.array([_scale(base, features[:, :, i], shift) for i in range(features.shape[2])], dtype=np.float32)
     return Head(

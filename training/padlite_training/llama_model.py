@@ -97,7 +97,8 @@ def greedy_answer(model: LlamaForTraining, prompt: list[int], *, end: int, limit
     """Return the greedy continuation of *prompt* up to the token *end*, without a cache: for looking, not for use."""
     tokens, answer = list(prompt), []
     for _ in range(limit):
-        logits = model(torch.tensor([tokens[-model.shape.context_length :]]))[0, -1]
+        row = torch.tensor([tokens[-model.shape.context_length :]], device=model.table.weight.device)
+        logits = model(row)[0, -1]
         token = int(logits.argmax())
         if token == end:
             break

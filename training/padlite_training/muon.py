@@ -19,7 +19,7 @@ def orthogonalize(updates: Tensor, *, steps: int = 5) -> Tensor:
     """Return matrices (n, rows, columns) with the singular vectors of *updates* and singular values near 1."""
     tall = updates.shape[-2] > updates.shape[-1]
     x = updates.mT if tall else updates
-    x = x.to(fast_type())
+    x = x.to(fast_type(x.device.type))
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     first, second, third = NEWTON_SCHULZ
     for _ in range(steps):
@@ -36,7 +36,9 @@ class Muon:
         self.groups: dict[torch.Size, list[Tensor]] = defaultdict(list)
         for matrix in matrices:
             self.groups[matrix.shape].append(matrix)
-        self.velocity = {shape: torch.zeros(len(group), *shape) for shape, group in self.groups.items()}
+        self.velocity = {
+            shape: torch.zeros(len(group), *shape, device=group[0].device) for shape, group in self.groups.items()
+        }
 
     @torch.no_grad()
     def step(self, rate: float) -> None:

@@ -1,9 +1,11 @@
-"""The recipe of the bundled model: every number that a person may want to change, in one place.
+"""The recipes of the models: every number that a person may want to change, in one place.
 
 Sizes in tokens unless a name says otherwise; times in seconds. Knows nothing of files.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,27 @@ class Recipe:
     head: HeadTraining = field(default_factory=HeadTraining)
     strength: float = 1.0
     candidates: int = 10
+
+    @property
+    def phases(self) -> dict[str, BaseTraining]:
+        """The phases of training the base model, in order; each has a checkpoint of its name."""
+        return {"base": self.base, "focus": self.focus}
+
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        "tiny": Recipe(),
+        "small": Recipe(
+            model=ModelShape(vocabulary=8192, width=512, layers=16, heads=8, feed_forward=1536),
+            base=BaseTraining(budget_s=8 * 60.0, batch_tokens=65_536, row_length=512, weight_decay=0.1),
+            focus=BaseTraining(
+                budget_s=8 * 60.0, batch_tokens=65_536, row_length=512, weight_decay=0.1, small_talk=0.75,
+                plain_sentence=0.8, matrix_rate=0.015, table_rate=1.5e-3, decay_share=0.6, long_row_every=20, seed=2411,
+            ),
+        ),
+    }
+)  # fmt: skip
+"""*tiny* (9 million weights) is the bundled model, for two processor cores; *small* (59 million) wants a large GPU."""
 
 
 HELD_OUT_SCENARIOS = frozenset({4, 11, 14, 22, 41, 43, 52, 54, 58, 76, 77, 82, 83, 87})

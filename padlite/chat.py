@@ -76,10 +76,9 @@ class Opened:
             box = ThreadMailbox()
             reading = Job(events=self._reading(profile), deliver=box.put, stop=lambda: None)
             self.engine.submit(reading)
-            while not isinstance(item := box.get(), Over):
-                reading.took()
-            if item.error is not None:
-                raise item.error
+            over = box.take()[-1]  # the only thing that it delivers
+            if isinstance(over, Over) and over.error is not None:
+                raise over.error
         return self.models.read(profile)
 
     def _reading(self, profile: Profile) -> Iterator[Event]:

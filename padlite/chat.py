@@ -34,7 +34,7 @@ def open(  # noqa: A001 — `padlite.open` is what the caller writes
     profile: str | Path | Profile | None = None,
     *,
     model: str | Path | None = None,
-    device: str = "auto",
+    device: str | None = None,
     parallel: int = 1,
     waiting: int | None = None,
     sentences: int | None = None,
@@ -42,13 +42,13 @@ def open(  # noqa: A001 — `padlite.open` is what the caller writes
     """Load a model and return a chat on it; close it, or use it in a `with` block.
 
     *profile* is the name of one of the person's profiles, a file, a `Profile`, or None for no preferences. *model* is
-    the name of a bundle or a GGUF file, instead of the profile's. *device* is where the reward model runs: auto, cpu or
-    cuda. Up to *parallel* conversations are answered in turns, each with a whole context of its own in memory, the
+    the name of a bundle or a GGUF file, and *device* where both models run (auto, cpu or cuda), instead of the
+    profile's. Up to *parallel* conversations are answered in turns, each with a whole context of its own in memory, the
     others wait; more than *waiting* that wait are refused (None: never). Each has room for so many *sentences* of a
     profile (None: as many as *profile* has).
 
     Raises NotFoundError for a profile or a model that isn't there, ProfileError, and BackendError for models that can't
-    be used, UsageError for a *parallel* below 1 or above 16.
+    be used or a device that can't be had, UsageError for a *parallel* below 1 or above 16 or an unknown device.
     """
     if not 1 <= parallel <= MOST_PARALLEL:
         raise UsageError(
@@ -57,8 +57,10 @@ def open(  # noqa: A001 — `padlite.open` is what the caller writes
     chosen = profile if isinstance(profile, Profile) else load_profile(str(profile)) if profile else Profile()
     if model is not None:
         chosen = chosen.on_model(str(model))
+    if device is not None:
+        chosen = chosen.on_device(device)
     engine = Engine(slots=parallel, limit=waiting)
-    models = engine.load(open_models(chosen, device=device, parallel=parallel, sentences=sentences))
+    models = engine.load(open_models(chosen, parallel=parallel, sentences=sentences))
     return Chat(Opened(engine, models), chosen, owner=True)
 
 

@@ -214,8 +214,9 @@ def _try(bundle: Bundle) -> None:
     profile = Profile(
         base=bundle.base, reward=bundle.reward, reward_text=told, context_length=bundle.context_length,
         preferences={each.name: 0.5 for each in bundle.dimensions}, decoding={"max_tokens": _TRIAL_TOKENS},
+        device="cpu",
     )  # fmt: skip
-    with open_chat(profile, device="cpu") as chat:
+    with open_chat(profile) as chat:
         for _ in chat.session.say(_TRIAL):
             pass
         answer = chat.session.last

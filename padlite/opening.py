@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from padlite import settings
+from padlite.backends import llama_devices
 from padlite.backends.llama import LlamaModel, LlamaTokenizer, physical_cores
 from padlite.backends.llama_grammar import GrammarConstraint
 from padlite.backends.onnx import OnnxHead
@@ -173,7 +174,6 @@ class OpenModels:
 def open_models(
     profile: Profile,
     *,
-    device: str = "auto",
     paths: Paths | None = None,
     parallel: int = 1,
     sentences: int | None = None,
@@ -181,17 +181,19 @@ def open_models(
     """Open what *profile* names; everything is closed and freed afterwards.
 
     *parallel* conversations may be answered at a time, each with room for *sentences* (default: the profile's own).
-    Raises NotFoundError for missing files, BackendError for broken ones or a model without a chat template,
+    Raises NotFoundError for missing files, BackendError for broken ones, a model without a chat template, or a device
+    that can't be had,
     RewardMismatchError for a head of another base, ProfileError for a dimension that the reward model lacks.
     """
     source = find_source(profile, paths=paths)
     if source.bundle is not None:
         verify(source.bundle, everything=False)
     room = len(profile.sentences) if sentences is None else sentences
+    llama_devices.allowed(EngineOptions(device=profile.device, gpu_layers=profile.gpu_layers))  # refused at once
     with contextlib.ExitStack() as stack:
         reward: OnnxHead | OnnxLm | None = None
         if source.reward is not None:
-            reward = _open_reward(source.reward, profile, device)
+            reward = _open_reward(source.reward, profile)
             stack.callback(reward.close)
         _require_told(profile, reward)
         check_dimensions(profile, reward.dimensions if reward else ())
@@ -210,9 +212,9 @@ def open_models(
 
 
 @contextlib.contextmanager
-def open_chat(profile: Profile, *, device: str = "auto", paths: Paths | None = None) -> Iterator[OpenChat]:
+def open_chat(profile: Profile, *, paths: Paths | None = None) -> Iterator[OpenChat]:
     """Open what *profile* names and yield the conversation; raises what `open_models` raises."""
-    with open_models(profile, device=device, paths=paths) as models:
+    with open_models(profile, paths=paths) as models:
         profile = models.read(profile)
         yield OpenChat(session=models.session(profile), models=models, profile=profile)
 
@@ -252,9 +254,9 @@ def _contrast(profile: Profile, streams: Streams, base: LlamaModel, template: Ch
     )  # fmt: skip
 
 
-def _open_reward(path: Path, profile: Profile, device: str) -> OnnxHead | OnnxLm:
+def _open_reward(path: Path, profile: Profile) -> OnnxHead | OnnxLm:
     threads = profile.threads or physical_cores()
-    return open_reward(path, device=device, context_length=profile.context_length, threads=threads)
+    return open_reward(path, device=profile.device, context_length=profile.context_length, threads=threads)
 
 
 def _require_told(profile: Profile, reward: OnnxHead | OnnxLm | None) -> None:
@@ -322,6 +324,7 @@ def _engine_options(
         context_length=context_length,
         threads=profile.threads,
         gpu_layers=profile.gpu_layers,
+        device=profile.device,
         hidden_states=hidden_states,
         contexts=parallel * (1 + sentences),
         sequences=_sequences(parallel, sentences),

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from padlite.errors import UsageError
+from padlite.errors import UsageError, did_you_mean
 
 
 class OverflowPolicy(StrEnum):
@@ -16,6 +16,8 @@ class OverflowPolicy(StrEnum):
     STOP = "stop"
     DROP_OLDEST = "drop-oldest"
 
+
+DEVICES = ("auto", "cpu", "cuda")
 
 LARGEST_WEIGHT = 10.0  # of a preference, either way; from -1 to 1 by convention
 
@@ -70,8 +72,9 @@ class DecodingOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """How llama.cpp runs.
+    """How the models run.
 
+    *device* 'auto' takes a GPU where one can be used and says nothing where not, 'cpu' uses none, 'cuda' insists.
     0 *threads* = one per physical core; *context_length* in tokens, 0 = the model's own but at most 8192; *gpu_layers*
     -1 = as many as fit; *batch_size* tokens are prefilled at once; *sequences* share a cache with room for *contexts*
     full contexts; *hidden_states* are needed by a reward head.
@@ -80,6 +83,7 @@ class EngineOptions:
     context_length: int = 0
     threads: int = 0
     gpu_layers: int = -1
+    device: str = "auto"
     batch_size: int = 512
     sequences: int = 4
     contexts: int = 1
@@ -89,6 +93,16 @@ class EngineOptions:
         _check("context_length", self.context_length, low=0, high=10_000_000)
         _check("threads", self.threads, low=0, high=1024)
         _check("gpu_layers", self.gpu_layers, low=-1, high=100_000)
+        if self.device not in DEVICES:
+            raise UsageError(
+                f"device: {self.device!r} is none{did_you_mean(self.device, DEVICES)}",
+                remedy=f"set device to one of: {', '.join(DEVICES)}",
+            )
+        if self.device == "cpu" and self.gpu_layers > 0:
+            raise UsageError(
+                f"gpu_layers: {self.gpu_layers} layers on the GPU contradict the device 'cpu'",
+                remedy="leave out one of the two",
+            )
         _check("batch_size", self.batch_size, low=1, high=65_536)
         _check("sequences", self.sequences, low=1, high=64)
         _check("contexts", self.contexts, low=1, high=64)

@@ -19,6 +19,7 @@ import llama_cpp
 import numpy as np
 import psutil
 
+from padlite.backends import llama_devices
 from padlite.errors import BackendError, ContextFullError, DecodingCancelled, NotFoundError
 from padlite.options import EngineOptions
 from padlite.seams import BaseState, FloatArray
@@ -196,11 +197,15 @@ class LlamaModel:
         _require_gguf(path)
         llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
-        wanted = options.gpu_layers
-        for layers in _layer_attempts(wanted):
+        allowed = llama_devices.allowed(options)
+        devices = None if allowed is None else llama_devices.as_list(allowed)
+        attempts = _layer_attempts(options)
+        for layers in attempts:
             _recent_lines.clear()
             parameters = llama_cpp.llama_model_default_params()
             parameters.n_gpu_layers = layers
+            if devices is not None:
+                parameters.devices = ctypes.addressof(devices)  # pyright: ignore[reportAttributeAccessIssue]
             parameters.use_extra_bufts = may_repack()
             model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
             if model is None and _is_short_of_memory(_recent_lines):
@@ -211,9 +216,12 @@ class LlamaModel:
                 return cls(model, path, options, layers)
             except BackendError:
                 llama_cpp.llama_model_free(model)
-                if layers == 0 or wanted >= 0 or not _is_short_of_memory(_recent_lines):
+                if layers == attempts[-1] or not _is_short_of_memory(_recent_lines):
                     raise
-        raise BackendError(f"{path.name} can't be loaded: {_reason()}", remedy="check the file, or download it again")
+        remedy = "check the file, or download it again"
+        if options.device == "cuda" and _is_short_of_memory(_recent_lines):
+            remedy = "use the device 'auto', which leaves on the CPU what doesn't fit"
+        raise BackendError(f"{path.name} can't be loaded: {_reason()}", remedy=remedy)
 
     def _open_context(self, model: llama_cpp.llama_model_p, options: EngineOptions) -> None:
         if not llama_cpp.llama_model_has_decoder(model) or llama_cpp.llama_model_is_diffusion(model):
@@ -498,11 +506,13 @@ def _common_prefix(cached: Sequence[int], tokens: Sequence[int]) -> int:
     return min(len(cached), len(tokens))
 
 
-def _layer_attempts(wanted: int) -> list[int]:
-    """Return the numbers of GPU layers to try: what was asked for, or all, then ever fewer, then none."""
-    if wanted >= 0:
-        return [wanted]
-    return [999, 32, 24, 16, 8, 0] if supports_gpu() else [0]
+def _layer_attempts(options: EngineOptions) -> list[int]:
+    """Return the numbers of GPU layers to try: what was asked for, or all, then ever fewer, then none where it may."""
+    if options.gpu_layers >= 0:
+        return [options.gpu_layers]
+    if options.device == "cpu" or not supports_gpu():
+        return [0]
+    return [999, 32, 24, 16, 8] if options.device == "cuda" else [999, 32, 24, 16, 8, 0]
 
 
 def _is_short_of_memory(lines: Iterable[str]) -> bool:

@@ -19,16 +19,16 @@ import numpy as np
 
 from padlite.backends import onnx_schema
 from padlite.errors import BackendError, UsageError
+from padlite.options import DEVICES
 from padlite.seams import FloatArray, TokenArray
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-DEVICES = ("auto", "cpu", "cuda")
 
 _FATAL = 4  # ONNX Runtime's severity that leaves the terminal alone; its errors arrive as exceptions
 _CPU_PACKAGE, _GPU_PACKAGE = "onnxruntime", "onnxruntime-gpu"
 _REPAIR = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install --force-reinstall --no-deps onnxruntime"
 _CUDA_REMEDY = (
-    "leave the device at 'auto' or 'cpu', or: pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'"
+    "use the device 'auto' or 'cpu', or: pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'"
 )
 
 

@@ -20,7 +20,7 @@ from padlite.cli.completion import complete_models, complete_profiles, complete_
 from padlite.cli.sections import SectionedCommand
 from padlite.errors import NotFoundError, StoreError, UsageError
 from padlite.naming import check_name
-from padlite.options import DecodingOptions, EngineOptions, OverflowPolicy
+from padlite.options import DEVICES, DecodingOptions, EngineOptions, OverflowPolicy
 from padlite.profile import Decoding, Profile, chosen_profile
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Decoding": (
         "temperature", "top_p", "min_p", "repetition_penalty", "candidates", "seed", "max_tokens", "stop",
     ),
-    "Engine": ("threads", "context_length", "gpu_layers"),
+    "Engine": ("device", "threads", "context_length", "gpu_layers"),
 }  # fmt: skip
 
 
@@ -55,6 +55,7 @@ class Overrides:
     threads: int | None = None
     context_length: int | None = None
     gpu_layers: int | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +87,18 @@ def apply(profile: Profile, overrides: Overrides) -> Profile:
 
 
 def _with_engine(profile: Profile, overrides: Overrides) -> Profile:
+    if overrides.device is not None:
+        profile = profile.on_device(overrides.device)
     changed = replace(
         profile,
         threads=profile.threads if overrides.threads is None else overrides.threads,
         context_length=profile.context_length if overrides.context_length is None else overrides.context_length,
         gpu_layers=profile.gpu_layers if overrides.gpu_layers is None else overrides.gpu_layers,
     )
-    EngineOptions(threads=changed.threads, context_length=changed.context_length, gpu_layers=changed.gpu_layers)
+    EngineOptions(
+        threads=changed.threads, context_length=changed.context_length, gpu_layers=changed.gpu_layers,
+        device=changed.device,
+    )  # fmt: skip
     return changed
 
 
@@ -160,6 +166,7 @@ def _weight(context: click.Context, parameter: click.Parameter, values: Sequence
 @click.option("--seed", metavar="COUNT", type=int, help="Makes sampling repeatable.")
 @click.option("--max-tokens", "-n", metavar="COUNT", type=int, help="End the answer after so many tokens.")
 @click.option("--stop", metavar="TEXT", multiple=True, help="End the answer before this text. Repeatable.")
+@click.option("--device", type=click.Choice(DEVICES), help="Where the models run. auto: a GPU where it can be used.")
 @click.option("--threads", metavar="COUNT", type=int, help="CPU threads. Default: one per physical core.")
 @click.option("--context-length", metavar="COUNT", type=int, help="Tokens that the conversation may take.")
 @click.option("--gpu-layers", metavar="COUNT", type=int, help="Layers on the GPU. Default: as many as fit.")
@@ -179,6 +186,7 @@ def chat(
     json_output: bool,
     trace: bool,
     no_stream: bool,
+    device: str | None,
     threads: int | None,
     context_length: int | None,
     gpu_layers: int | None,
@@ -205,7 +213,7 @@ def chat(
     overrides = Overrides(
         model=model, reward=reward, weights=weight, plain=plain, system=system, overflow=overflow,
         decoding=cast("Decoding", _given(numbers, Decoding.__annotations__)),
-        threads=threads, context_length=context_length, gpu_layers=gpu_layers,
+        threads=threads, context_length=context_length, gpu_layers=gpu_layers, device=device,
     )  # fmt: skip
     wanted = apply(chosen_profile(profile), overrides)
     if not one_shot:

@@ -39,6 +39,7 @@ def facts(shown: Profile) -> list[tuple[str, str]]:
     found += [("context", str(shown.context_length))] if shown.context_length else []
     found += [("threads", str(shown.threads))] if shown.threads else []
     found += [("gpu layers", str(shown.gpu_layers))] if shown.gpu_layers >= 0 else []
+    found += [("device", shown.device)] if shown.device != "auto" else []
     return [*found, ("overflow", shown.overflow.value)]
 
 
@@ -66,7 +67,8 @@ def as_record(shown: Profile) -> dict[str, object]:
         "sentences": {name: {"text": each.text, "weight": each.weight} for name, each in shown.sentences.items()},
         "decoding": dict(shown.decoding),
         "engine": {
-            "context_length": shown.context_length, "threads": shown.threads, "gpu_layers": shown.gpu_layers
+            "context_length": shown.context_length, "threads": shown.threads, "gpu_layers": shown.gpu_layers,
+            "device": shown.device,
         },
         "context": {"overflow": shown.overflow.value},
         **{key: str(path) if path else None for key, path in paths.items()},

@@ -10,12 +10,13 @@ from padlite import settings
 from padlite.cli.completion import complete_models
 from padlite.cli.sections import SectionedCommand
 from padlite.errors import NotFoundError, UsageError
+from padlite.options import DEVICES
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "What is served": ("model", "keep"),
     "Who may ask": ("host", "port", "key_file", "allow_host", "allow_origin"),
     "How much": ("parallel", "waiting", "max_body", "metrics", "grace"),
-    "Engine": ("threads", "context_length", "gpu_layers"),
+    "Engine": ("device", "threads", "context_length", "gpu_layers"),
 }
 
 
@@ -40,6 +41,9 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 @click.option(
     "--grace", metavar="SECONDS", type=click.FloatRange(0, 600), default=10.0, help="To finish in, at the end."
 )
+@click.option(
+    "--device", type=click.Choice(DEVICES), default="auto", help="Where models run. auto: a GPU where it can be used."
+)
 @click.option("--threads", metavar="COUNT", type=int, default=0, help="CPU threads. Default: one per physical core.")
 @click.option("--context-length", metavar="COUNT", type=int, default=0, help="Tokens that a conversation may take.")
 @click.option("--gpu-layers", metavar="COUNT", type=int, default=-1, help="Layers on the GPU. Default: all that fit.")
@@ -57,6 +61,7 @@ def serve(
     max_body: int,
     metrics: bool,
     grace: float,
+    device: str,
     threads: int,
     context_length: int,
     gpu_layers: int,
@@ -89,7 +94,7 @@ def serve(
         )
     engines = Engines(
         parallel=parallel, waiting=waiting, threads=threads, context_length=context_length, gpu_layers=gpu_layers,
-        keep=keep,
+        device=device, keep=keep,
     )  # fmt: skip
     shelf = Shelf(model, settings.paths(), engines)
     with listen(host, port) as listening:

@@ -16,6 +16,7 @@ class Engine(TypedDict, total=False):
     context_length: int
     threads: int
     gpu_layers: int
+    device: str
 
 
 TOP_LEVEL = ("name", "model", "base", "reward", "reward_text", "about", "system")
@@ -31,8 +32,8 @@ SECTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "context": ("overflow",),
     }
 )
-WHOLE_NUMBERS = frozenset({"candidates", "repetition_window", "seed", "max_tokens", *Engine.__annotations__})
-TEXTS = frozenset({*TOP_LEVEL, "overflow"})
+TEXTS = frozenset({*TOP_LEVEL, "overflow", "device"})
+WHOLE_NUMBERS = frozenset({"candidates", "repetition_window", "seed", "max_tokens", *Engine.__annotations__} - TEXTS)
 
 
 def resolve_key(key: str) -> KeyPath:

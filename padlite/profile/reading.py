@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import cast
 
 from padlite.errors import ProfileError, UsageError, did_you_mean
-from padlite.options import LARGEST_WEIGHT, DecodingOptions, EngineOptions, OverflowPolicy
+from padlite.options import DEVICES, LARGEST_WEIGHT, DecodingOptions, EngineOptions, OverflowPolicy
 from padlite.profile.keys import (
     PREFERENCES,
     SECTIONS,
@@ -113,6 +113,7 @@ class _Reader:
             context_length=engine.context_length,
             threads=engine.threads,
             gpu_layers=engine.gpu_layers,
+            device=engine.device,
             overflow=self._overflow(sections["context"]),
             source=self.source,
             lines=MappingProxyType(self._lines_of(weights, sentences)),
@@ -211,6 +212,11 @@ class _Reader:
             raise self._error_at(path, f"{key} must be {wanted}, not {kind_of(value)}", f"set {key} to {wanted}")
         return cast("int | float", value)
 
+    def _device(self, path: KeyPath, value: object) -> str:
+        if not isinstance(value, str):
+            raise self._error_at(path, f"device must be text, not {kind_of(value)}", f'write device = "{DEVICES[0]}"')
+        return value
+
     def _decoding(self, data: Mapping[str, object]) -> Decoding:
         found: dict[str, object] = {}
         for key, value in data.items():
@@ -222,8 +228,9 @@ class _Reader:
     def _engine(self, data: Mapping[str, object]) -> EngineOptions:
         options = EngineOptions()
         for key, value in data.items():
-            one = cast("Engine", {key: self._number(("engine", key), value)})
-            with self._judged(("engine", key)):
+            path = ("engine", key)
+            one = cast("Engine", {key: self._device(path, value) if key == "device" else self._number(path, value)})
+            with self._judged(path):
                 options = replace(options, **one)
         return options
 

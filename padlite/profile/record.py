@@ -76,6 +76,7 @@ class Profile:
     context_length: int = 0
     threads: int = 0
     gpu_layers: int = -1
+    device: str = "auto"
     overflow: OverflowPolicy = OverflowPolicy.STOP
     source: Path | None = None
     lines: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}), repr=False, compare=False)
@@ -95,6 +96,10 @@ class Profile:
         if model.endswith(".gguf") or Path(model).is_file():
             return replace(self, base=Path(model).expanduser().absolute(), reward=None, text_weights={})
         return replace(self, model=model, base=None, reward=None, text_weights={})
+
+    def on_device(self, device: str) -> "Profile":
+        """Return this profile for *device* (`EngineOptions`); the layers that it wants on a GPU don't hold on a CPU."""
+        return replace(self, device=device, gpu_layers=-1 if device == "cpu" else self.gpu_layers)
 
     def has_model_of(self, other: "Profile") -> bool:
         """Tell whether *other* names the same models, told the same, so that it can be followed without opening any."""

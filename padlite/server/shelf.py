@@ -31,6 +31,7 @@ class Engines:
     threads: int = 0
     context_length: int = 0
     gpu_layers: int = -1
+    device: str = "auto"
     keep: int = 1
 
 
@@ -89,7 +90,7 @@ class Shelf:
         return replace(
             load_profile(name, self._paths),
             model=template.model, base=template.base, reward=template.reward, threads=template.threads,
-            context_length=template.context_length, gpu_layers=template.gpu_layers,
+            context_length=template.context_length, gpu_layers=template.gpu_layers, device=template.device,
         )  # fmt: skip
 
     @contextlib.asynccontextmanager
@@ -142,6 +143,7 @@ class Shelf:
         profile = replace(
             Profile().on_model(model),
             threads=engines.threads, context_length=engines.context_length, gpu_layers=engines.gpu_layers,
+            device=engines.device,
         )  # fmt: skip
         if profile.base is None:
             find_bundle(profile.model, self._paths)

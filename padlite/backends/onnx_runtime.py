@@ -1,23 +1,20 @@
-"""How ONNX Runtime is installed, what of it works here, and opening a file with it: quietly, on few threads.
+"""What of ONNX Runtime works here, and opening a file with it: quietly, on few threads.
 
-It is imported when something is opened, not before. Its two packages (onnxruntime and onnxruntime-gpu) overwrite each
-other without a word, and a CUDA that is compiled in needn't be usable: both are found out by trying. One thread, or
-few that don't spin, because the defaults double the time per token beside llama.cpp. Knows nothing of reward models,
-nor whether a file is safe to open (`preflight`).
+It is imported when something is opened, not before. A CUDA that is compiled in needn't be usable: that is found out by
+trying. One thread, or few that don't spin, because the defaults double the time per token beside llama.cpp. Knows
+nothing of reward models, nor whether a file is safe to open (`preflight`).
 """
 
 import contextlib
-import importlib.metadata
-import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol, cast
 
 import numpy as np
 
-from padlite.backends import onnx_schema
+from padlite.backends import onnx_packages, onnx_schema
+from padlite.backends.onnx_packages import RuntimeState
 from padlite.errors import BackendError, UsageError
 from padlite.options import DEVICES
 from padlite.seams import FloatArray, TokenArray
@@ -25,32 +22,16 @@ from padlite.seams import FloatArray, TokenArray
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 _FATAL = 4  # ONNX Runtime's severity that leaves the terminal alone; its errors arrive as exceptions
-_CPU_PACKAGE, _GPU_PACKAGE = "onnxruntime", "onnxruntime-gpu"
-_REPAIR = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install --force-reinstall --no-deps onnxruntime"
-_CUDA_REMEDY = (
-    "use the device 'auto' or 'cpu', or: pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'"
-)
-
-
-class RuntimeState(StrEnum):
-    """How ONNX Runtime is installed: its two packages overwrite each other without a word."""
-
-    CPU = "cpu"
-    GPU = "gpu"
-    GPU_WITHOUT_CUDA = "gpu without CUDA"
-    BOTH = "both packages"
-    BROKEN = "half removed"
-    MISSING = "missing"
+_CUDA_REMEDY = f"use the device 'auto' or 'cpu', or: {' && '.join(onnx_packages.SWAP)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeReport:
-    """What `runtime_state` found; *remedy* is empty when nothing needs to be done."""
+    """How ONNX Runtime is installed, and what of it works, the preferred provider first."""
 
     state: RuntimeState
     version: str
     providers: tuple[str, ...]
-    remedy: str
 
 
 class Buffer(Protocol):
@@ -147,35 +128,10 @@ def providers() -> tuple[str, ...]:
 
 
 def runtime_state() -> RuntimeReport:
-    """Return how ONNX Runtime is installed, what works, and how to repair it. Raises nothing."""
-    installed = [name for name in (_CPU_PACKAGE, _GPU_PACKAGE) if _is_installed(name)]
-    try:
-        version, working = _load_runtime().__version__, providers()
-    except BackendError as error:
-        state = RuntimeState.BROKEN if installed or _is_importable() else RuntimeState.MISSING
-        return RuntimeReport(state=state, version="", providers=(), remedy=error.remedy)
-    if len(installed) > 1:
-        state, remedy = RuntimeState.BOTH, _REPAIR
-    elif _GPU_PACKAGE not in installed:
-        state, remedy = RuntimeState.CPU, ""
-    elif CUDA in working:
-        state, remedy = RuntimeState.GPU, ""
-    else:
-        state = RuntimeState.GPU_WITHOUT_CUDA
-        remedy = "it runs on the CPU; for CUDA: pip install 'onnxruntime-gpu[cuda,cudnn]' and a current NVIDIA driver"
-    return RuntimeReport(state=state, version=version, providers=working, remedy=remedy)
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _is_importable() -> bool:
-    return importlib.util.find_spec("onnxruntime") is not None
+    """Return how ONNX Runtime is installed and what works. Raises BackendError when it can't be imported."""
+    version, working = _load_runtime().__version__, providers()
+    state = onnx_packages.state_of(onnx_packages.installed(), cuda_works=CUDA in working)
+    return RuntimeReport(state=state, version=version, providers=working)
 
 
 def _load_runtime() -> _Runtime:
@@ -186,9 +142,12 @@ def _load_runtime() -> _Runtime:
     try:
         import onnxruntime
     except ImportError as error:
-        raise BackendError("ONNX Runtime can't be imported", remedy=_REPAIR) from error
+        raise BackendError("ONNX Runtime can't be imported", remedy=" && ".join(onnx_packages.REPAIR)) from error
     if not hasattr(onnxruntime, "InferenceSession"):
-        raise BackendError("ONNX Runtime is half removed (onnxruntime and onnxruntime-gpu overlap)", remedy=_REPAIR)
+        raise BackendError(
+            "ONNX Runtime is half removed (onnxruntime and onnxruntime-gpu overlap)",
+            remedy=" && ".join(onnx_packages.REPAIR),
+        )
     return cast(_Runtime, onnxruntime)
 
 

@@ -75,8 +75,11 @@ def lines_of(finding: Finding, width: int) -> list[str]:
     label = click.style(f"{finding.status.value:<{_LABEL_WIDTH}}", fg=COLORS[finding.status], bold=True)
     styled = [f"{label}{finding.subject:<{_SUBJECT_WIDTH}}{lines[0]}", *(" " * indent + line for line in lines[1:])]
     if finding.remedy:
-        remedy = _wrapped(f"→ {finding.remedy}", width - indent)
-        styled += [" " * indent + click.style(line, bold=True) for line in remedy]
+        first, *others = finding.remedy.splitlines()
+        remedy = [f"→ {first}", *(f"  {line}" for line in others)]
+        styled += [
+            " " * indent + click.style(part, bold=True) for line in remedy for part in _wrapped(line, width - indent)
+        ]
     return styled
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from padlite.backends.onnx_lm import OnnxLm
+from padlite.backends.onnx_runtime import CUDA
 from padlite.diagnosis.finding import Fact, Finding, Status
 from padlite.diagnosis.machine import gigabytes
 from padlite.opening import OpenChat, Source, open_chat
@@ -65,13 +66,19 @@ def _loaded(chat: OpenChat, seconds: float) -> Finding:
         "context_length": base.context_length,
         "dimensions": names,
         "seconds": round(seconds, 3),
+        "gpu_layers": base.gpu_layers,
+        "reward_provider": reward.provider if reward else None,
     }
     length = base.context_length
     kind = "reward LM" if isinstance(reward, OnnxLm) else "reward head"
     head = f"{kind} for {', '.join(names)}" if reward else "no reward model"
+    on_gpu, rewards_on_gpu = base.gpu_layers > 0, reward is not None and reward.provider == CUDA
+    places = "on the GPU" if on_gpu else "on the CPU"
+    if reward is not None and on_gpu is not rewards_on_gpu:
+        places += ", its rewards on the GPU" if rewards_on_gpu else ", its rewards on the CPU"
     return Finding(
         subject="model",
-        text=f"{chat.model_name} ({base.description}), context {length:,}, {head}; opened in {seconds:.1f} s",
+        text=f"{chat.model_name} ({base.description}), context {length:,}, {head}; opened in {seconds:.1f} s, {places}",
         facts=facts,
     )
 

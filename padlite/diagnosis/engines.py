@@ -9,14 +9,24 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from padlite import settings
+from padlite.backends import onnx_packages
+from padlite.backends.onnx_packages import RuntimeState
 from padlite.diagnosis.finding import Fact, Finding, Status, first_line
+
+if TYPE_CHECKING:
+    from padlite.backends.onnx_runtime import RuntimeReport
 
 TRIAL_LIMIT_S = 120
 DECISIVE = ("AVX2", "FMA", "F16C", "NEON", "DOTPROD")
 """Instruction sets whose absence from the build makes llama.cpp several times slower."""
 
+CUDA_DRIVER = 580
+"""The oldest major version of NVIDIA's driver that runs CUDA 13, which onnxruntime-gpu is built for."""
+
+_WORTH = "for a reward LM on the GPU (a reward head gains nothing)"
 _COMPILE = "pip install --force-reinstall --no-deps --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
 _LLAMA_TRIAL = "import llama_cpp; llama_cpp.llama_print_system_info()"
 _ONNX_TRIAL = "import onnxruntime; onnxruntime.SessionOptions()"
@@ -36,6 +46,26 @@ class LlamaBuild:
     version: str
     features: frozenset[str]
     graphics: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CudaHere:
+    """What this machine has for CUDA: NVIDIA's *driver*, its version or empty, and *wheels* of onnxruntime-gpu."""
+
+    driver: str
+    wheels: bool
+
+    @property
+    def possible(self) -> bool:
+        """Whether ONNX Runtime could run on its GPU."""
+        return bool(self.driver) and self.wheels
+
+    @property
+    def needs(self) -> Sequence[str]:
+        """What must be done before anything is installed, as lines."""
+        major = self.driver.partition(".")[0]
+        old = major.isdecimal() and int(major) < CUDA_DRIVER
+        return (f"first a newer NVIDIA driver: CUDA 13 needs {CUDA_DRIVER}, this is {self.driver}",) if old else ()
 
 
 def try_llama() -> Trial:
@@ -122,30 +152,43 @@ def judge_llama(build: LlamaBuild, processor: frozenset[str]) -> Finding:
     return Finding(subject="llama.cpp", text=text, status=status, remedy=remedy, facts=facts)
 
 
-def judge_onnx_trial(trial: Trial) -> Finding:
-    """Say that ONNX Runtime can't be loaded, and why."""
+def judge_onnx_trial(trial: Trial, state: RuntimeState | None, cuda: CudaHere) -> Finding:
+    """Say that ONNX Runtime can't be loaded, and why; *state* is BROKEN or MISSING if that is why."""
+    remedy = f"pip install --force-reinstall {' '.join(onnx_packages.installed()) or onnx_packages.CPU_PACKAGE}"
+    if state is not None:
+        remedy = "\n".join(_repair(cuda)) if state is RuntimeState.BROKEN else onnx_packages.INSTALL
     return Finding(
         subject="ONNX Runtime",
         status=Status.FAIL,
-        text=f"it can't be loaded: {trial.reason}",
-        remedy="pip install --force-reinstall onnxruntime",
+        text=f"it is {state.value}" if state else f"it can't be loaded: {trial.reason}",
+        remedy=remedy,
+        facts={"state": state.value if state else ""},
     )
 
 
-def examine_onnx_runtime() -> Finding:
-    """Say how ONNX Runtime is installed and what it can use."""
-    from padlite.backends.onnx_runtime import RuntimeState, runtime_state
-
-    report = runtime_state()
-    broken = report.state in (RuntimeState.BROKEN, RuntimeState.MISSING)
-    text = f"{report.version}, {report.state.value}".lstrip(", ")
+def judge_onnx_runtime(report: "RuntimeReport", cuda: CudaHere) -> Finding:
+    """Say how ONNX Runtime is installed and what it uses, and what would let it use this machine's GPU."""
+    remedies: dict[RuntimeState, Sequence[str]] = {
+        RuntimeState.CPU: (f"{_WORTH}:", *cuda.needs, *onnx_packages.SWAP) if cuda.possible else (),
+        RuntimeState.GPU: (),
+        RuntimeState.GPU_WITHOUT_CUDA: (*cuda.needs, onnx_packages.ADD_CUDA)
+        if cuda.possible
+        else onnx_packages.SWAP_BACK,
+        RuntimeState.BOTH: _repair(cuda),
+    }
+    fine = report.state in {RuntimeState.CPU, RuntimeState.GPU}
+    used = ", ".join(name.removesuffix("ExecutionProvider") for name in report.providers)
     return Finding(
         subject="ONNX Runtime",
-        text=f"{text}; uses {_short(report.providers)}" if report.providers else text,
-        status=Status.FAIL if broken else Status.WARN if report.remedy else Status.OK,
-        remedy=report.remedy,
+        text=f"{report.version}, {report.state.value}; uses {used}",
+        status=Status.OK if fine else Status.WARN,
+        remedy="\n".join(remedies[report.state]),
         facts={"version": report.version, "state": report.state.value, "providers": report.providers},
     )
+
+
+def _repair(cuda: CudaHere) -> Sequence[str]:
+    return (*cuda.needs, *onnx_packages.REPAIR_WITH_CUDA) if cuda.possible else onnx_packages.REPAIR
 
 
 def judge_telemetry(value: str | None) -> Finding:
@@ -172,7 +215,3 @@ def _instruction_sets(features: frozenset[str]) -> frozenset[str]:
     from padlite.diagnosis.machine import LINUX_NAMES
 
     return features & frozenset(LINUX_NAMES.values())
-
-
-def _short(providers: Sequence[str]) -> str:
-    return ", ".join(name.removesuffix("ExecutionProvider") for name in providers)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from padlite import __version__
+from padlite.backends import onnx_packages
 from padlite.diagnosis import engines, folders, machine
 from padlite.diagnosis.finding import Finding, Status, examine
 from padlite.settings import Paths
@@ -86,8 +87,13 @@ class _Examination:
         return engines.judge_llama(self.llama, self.processor.features if self.processor else frozenset())
 
     def _onnx_runtime(self) -> Finding:
+        cuda = engines.CudaHere(driver=machine.read_nvidia_driver(), wheels=machine.has_cuda_wheels())
         trial = engines.try_onnx_runtime()
-        return engines.judge_onnx_trial(trial) if trial.reason else engines.examine_onnx_runtime()
+        if trial.reason:
+            return engines.judge_onnx_trial(trial, onnx_packages.unusable_state(), cuda)
+        from padlite.backends.onnx_runtime import runtime_state
+
+        return engines.judge_onnx_runtime(runtime_state(), cuda)
 
     def _graphics(self) -> Finding:
         return machine.judge_graphics(machine.read_graphics(), supported=self.llama is not None and self.llama.graphics)

@@ -88,6 +88,17 @@ def read_graphics() -> tuple[str, ...]:
     return tuple(line.strip() for line in listed.splitlines() if line.strip())
 
 
+def read_nvidia_driver() -> str:
+    """Return the version of NVIDIA's driver, or an empty string where there is none."""
+    return _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").partition("\n")[0].strip()
+
+
+def has_cuda_wheels(system: str | None = None, architecture: str | None = None) -> bool:
+    """Tell whether onnxruntime-gpu has wheels for this kind of machine."""
+    found = (system or platform.system(), (architecture or platform.machine()).lower())
+    return found in {("Linux", "x86_64"), ("Windows", "amd64")}
+
+
 def judge_processor(processor: Processor) -> Finding:
     """Say what the processor is and which instruction sets it has."""
     listed = tuple(sorted(processor.features))

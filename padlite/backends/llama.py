@@ -199,7 +199,7 @@ class LlamaModel:
         llama_cpp.llama_backend_init()
         allowed = llama_devices.allowed(options)
         devices = None if allowed is None else llama_devices.as_list(allowed)
-        attempts = _layer_attempts(options)
+        attempts = _layer_attempts(options, gpu=supports_gpu())
         for layers in attempts:
             _recent_lines.clear()
             parameters = llama_cpp.llama_model_default_params()
@@ -506,11 +506,11 @@ def _common_prefix(cached: Sequence[int], tokens: Sequence[int]) -> int:
     return min(len(cached), len(tokens))
 
 
-def _layer_attempts(options: EngineOptions) -> list[int]:
+def _layer_attempts(options: EngineOptions, *, gpu: bool) -> list[int]:
     """Return the numbers of GPU layers to try: what was asked for, or all, then ever fewer, then none where it may."""
     if options.gpu_layers >= 0:
         return [options.gpu_layers]
-    if options.device == "cpu" or not supports_gpu():
+    if options.device == "cpu" or not gpu:
         return [0]
     return [999, 32, 24, 16, 8] if options.device == "cuda" else [999, 32, 24, 16, 8, 0]
 

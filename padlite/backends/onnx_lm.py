@@ -36,7 +36,7 @@ class OnnxLm:
         self.cached_tokens = 0
         self._binding = session.io_binding()
         shape = (1, info.kv_heads, max(self.context_length, info.window), info.head_size)
-        self._buffers = [zeros(shape, session) for _ in info.caches]
+        self._buffers = [zeros(shape) for _ in info.caches]
         for buffer, (past, present) in zip(self._buffers, info.caches, strict=True):
             self._binding.bind_ortvalue_input(past, buffer)
             self._binding.bind_ortvalue_output(present, buffer)
@@ -46,11 +46,19 @@ class OnnxLm:
     def open(cls, path: Path, *, device: str = "auto", context_length: int = 0, threads: int = 1) -> Self:
         """Open the reward LM at *path* with room for *context_length* tokens (0, or more than it was made for: all).
 
-        *threads* are used only by a model that is not small. Raises NotFoundError, BackendError (unsafe, damaged or no
-        reward LM; no CUDA), UsageError (unknown device).
+        *threads* are used only by a model that is not small. It runs on the CPU whatever the machine has: ONNX Runtime
+        has no CUDA kernel for GroupQueryAttention in float32. Raises NotFoundError, BackendError (unsafe, damaged or no
+        reward LM; 'cuda'), UsageError (unknown device).
         """
         info = read_lm(preflight.inspect(path, kind="lm"))
-        session = open_session(str(path), device, threads=threads if info.parameters > SMALL else 1)
+        if device == "cuda":
+            raise BackendError(
+                "CUDA was asked for, and a reward LM can't have it: ONNX Runtime's attention in float32 is for the CPU",
+                remedy="use the device 'auto': the base model on the GPU, the reward LM on the CPU",
+            )
+        session = open_session(
+            str(path), "cpu" if device == "auto" else device, threads=threads if info.parameters > SMALL else 1
+        )
         return cls(session, info, context_length)
 
     @property
@@ -105,7 +113,7 @@ class OnnxLm:
         if self._session is None:
             raise _closed()
         binding, size = self._binding, self.cached_tokens + len(tokens)
-        scores = zeros((1, len(candidates)), self._session)
+        scores = zeros((1, len(candidates)))
         try:
             binding.bind_cpu_input(TOKENS, np.asarray(tokens, dtype=np.int64)[np.newaxis])
             binding.bind_cpu_input(MASK, self._mask[:, :size])

@@ -37,9 +37,9 @@ def installed() -> tuple[str, ...]:
     return tuple(name for name in (CPU_PACKAGE, GPU_PACKAGE) if _is_installed(name))
 
 
-def unusable_state() -> RuntimeState | None:
-    """Return BROKEN or MISSING if there is nothing to import, or None."""
-    spec = importlib.util.find_spec("onnxruntime")
+def unusable_state(module: str = "onnxruntime") -> RuntimeState | None:
+    """Return BROKEN or MISSING if there is nothing of *module* to import, or None."""
+    spec = importlib.util.find_spec(module)
     if spec is None:
         return RuntimeState.MISSING
     return RuntimeState.BROKEN if spec.origin is None else None  # a folder without __init__.py

@@ -186,10 +186,9 @@ def bind(session: Session, inputs: Mapping[str, FloatArray | TokenArray], output
     return binding
 
 
-def zeros(shape: Sequence[int], session: Session) -> Buffer:
-    """Return an array of zeros (float32) where *session* runs; on a CPU its memory is taken when it is first used."""
-    place = "cuda" if session.get_providers()[0] == CUDA else "cpu"
-    return _load_runtime().OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype=np.float32), place, 0)
+def zeros(shape: Sequence[int]) -> Buffer:
+    """Return an array of zeros (float32) on the CPU, whose memory is taken when it is first used."""
+    return _load_runtime().OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype=np.float32), "cpu", 0)
 
 
 def _options(runtime: _Runtime, threads: int = 1) -> _Options:

@@ -26,7 +26,7 @@ DECISIVE = ("AVX2", "FMA", "F16C", "NEON", "DOTPROD")
 CUDA_DRIVER = 580
 """The oldest major version of NVIDIA's driver that runs CUDA 13, which onnxruntime-gpu is built for."""
 
-_WORTH = "for a reward LM on the GPU (a reward head gains nothing)"
+_WORTH = "to run reward heads on this GPU (they are as fast without: docs/install.md)"
 _COMPILE = "pip install --force-reinstall --no-deps --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
 _LLAMA_TRIAL = "import llama_cpp; llama_cpp.llama_print_system_info()"
 _ONNX_TRIAL = "import onnxruntime; onnxruntime.SessionOptions()"
@@ -153,7 +153,9 @@ def judge_llama(build: LlamaBuild, processor: frozenset[str]) -> Finding:
 
 
 def judge_onnx_trial(trial: Trial, state: RuntimeState | None, cuda: CudaHere) -> Finding:
-    """Say that ONNX Runtime can't be loaded, and why; *state* is BROKEN or MISSING if that is why."""
+    """Say that ONNX Runtime can't be loaded, and why; *state* is BROKEN or MISSING if that was seen from outside."""
+    if trial.reason.startswith("AttributeError"):
+        state = RuntimeState.BROKEN  # there is a module, without what makes it ONNX Runtime
     remedy = f"pip install --force-reinstall {' '.join(onnx_packages.installed()) or onnx_packages.CPU_PACKAGE}"
     if state is not None:
         remedy = "\n".join(_repair(cuda)) if state is RuntimeState.BROKEN else onnx_packages.INSTALL

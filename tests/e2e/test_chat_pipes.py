@@ -263,7 +263,8 @@ def test_help_is_quick_and_loads_no_engine(home: Home) -> None:
     assert done.returncode == 0, done.stderr
     options = """
         profile model reward weight strength candidates temperature top-p min-p repetition-penalty seed max-tokens stop
-        system overflow continue session no-save threads context-length gpu-layers plain prompt json trace no-stream
+        system overflow continue session no-save device threads context-length gpu-layers plain prompt json trace
+        no-stream
     """
     for option in options.split():
         assert f"--{option}" in done.stdout.decode()

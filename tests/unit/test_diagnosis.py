@@ -9,14 +9,19 @@ import numpy as np
 import pytest
 
 from padlite.backends.llama import may_repack
+from padlite.backends.onnx_packages import RuntimeState, state_of, unusable_state
+from padlite.backends.onnx_runtime import CPU, CUDA, RuntimeReport
 from padlite.diagnosis import would_chat
 from padlite.diagnosis.chat import Speed, judge_speed, measure_speed
 from padlite.diagnosis.engines import (
+    CudaHere,
     LlamaBuild,
     Trial,
     features_of_system_info,
     judge_llama,
     judge_llama_trial,
+    judge_onnx_runtime,
+    judge_onnx_trial,
     judge_telemetry,
     try_in_process,
 )
@@ -27,6 +32,7 @@ from padlite.diagnosis.machine import (
     Processor,
     features_of_cpuinfo,
     features_of_sysctl,
+    has_cuda_wheels,
     judge_graphics,
     judge_memory,
     judge_processor,
@@ -176,6 +182,86 @@ def test_a_graphics_processor_that_lies_idle_is_worth_a_warning(
     finding = judge_graphics(names, supported=supported)
     assert finding.status is status
     assert text in finding.text
+
+
+NO_GPU = CudaHere(driver="", wheels=True)
+RTX = CudaHere(driver="580.65.06", wheels=True)
+SWAP = "pip uninstall -y onnxruntime\npip install 'onnxruntime-gpu[cuda,cudnn]'"
+SWAP_BACK = "pip uninstall -y onnxruntime-gpu\npip install onnxruntime"
+REPAIR = "pip uninstall -y onnxruntime onnxruntime-gpu\npip install onnxruntime"
+REPAIR_WITH_CUDA = "pip uninstall -y onnxruntime onnxruntime-gpu\npip install 'onnxruntime-gpu[cuda,cudnn]'"
+
+
+@pytest.mark.parametrize(
+    ("state", "cuda", "status", "remedy"),
+    [
+        (RuntimeState.CPU, NO_GPU, Status.OK, ""),
+        (RuntimeState.CPU, CudaHere(driver="580.65.06", wheels=False), Status.OK, ""),
+        (RuntimeState.CPU, RTX, Status.OK, SWAP),
+        (RuntimeState.GPU, RTX, Status.OK, ""),
+        (RuntimeState.GPU_WITHOUT_CUDA, RTX, Status.WARN, "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
+        (RuntimeState.GPU_WITHOUT_CUDA, NO_GPU, Status.WARN, SWAP_BACK),
+        (RuntimeState.BOTH, NO_GPU, Status.WARN, REPAIR),
+        (RuntimeState.BOTH, RTX, Status.WARN, REPAIR_WITH_CUDA),
+    ],
+)
+def test_each_state_of_onnx_runtime_comes_with_the_lines_that_fit_the_machine(
+    state: RuntimeState, cuda: CudaHere, status: Status, remedy: str
+) -> None:
+    providers = (CUDA, CPU) if state is RuntimeState.GPU else (CPU,)
+    finding = judge_onnx_runtime(RuntimeReport(state=state, version="1.32.0", providers=providers), cuda)
+    assert (finding.status, "\n".join(finding.remedy.splitlines()[-2:])) == (status, remedy)
+    assert finding.text == f"1.32.0, {state.value}; uses {'CUDA, CPU' if state is RuntimeState.GPU else 'CPU'}"
+
+
+def test_a_driver_that_is_too_old_for_cuda_13_comes_first() -> None:
+    old = CudaHere(driver="535.104.05", wheels=True)
+    finding = judge_onnx_runtime(RuntimeReport(state=RuntimeState.CPU, version="1", providers=(CPU,)), old)
+    assert "first a newer NVIDIA driver: CUDA 13 needs 580, this is 535.104.05" in finding.remedy
+    assert RTX.needs == ()
+
+
+@pytest.mark.parametrize(
+    ("reason", "state", "cuda", "text", "remedy"),
+    [
+        ("no module", RuntimeState.MISSING, RTX, "it is missing", "pip install onnxruntime"),
+        ("no module", RuntimeState.BROKEN, NO_GPU, "it is half removed", REPAIR),
+        ("AttributeError: module 'onnxruntime'", None, RTX, "it is half removed", REPAIR_WITH_CUDA),
+        ("libgomp", None, NO_GPU, "it can't be loaded: libgomp", "pip install --force-reinstall onnxruntime"),
+    ],
+)
+def test_an_onnx_runtime_that_does_not_load_is_a_failure_with_its_repair(
+    reason: str, state: RuntimeState | None, cuda: CudaHere, text: str, remedy: str
+) -> None:
+    finding = judge_onnx_trial(Trial(reason=reason), state, cuda)
+    assert (finding.status, finding.text) == (Status.FAIL, text)
+    assert finding.remedy.startswith(remedy)
+
+
+def test_what_is_installed_says_which_state_it_is() -> None:
+    both = ("onnxruntime", "onnxruntime-gpu")
+    assert state_of(both[:1], cuda_works=False) is RuntimeState.CPU
+    assert state_of(both[1:], cuda_works=True) is RuntimeState.GPU
+    assert state_of(both[1:], cuda_works=False) is RuntimeState.GPU_WITHOUT_CUDA
+    assert state_of(both, cuda_works=True) is RuntimeState.BOTH
+
+
+def test_a_folder_without_its_heart_is_half_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "padlite_test_half" / "capi").mkdir(parents=True)
+    (tmp_path / "padlite_test_whole").mkdir()
+    (tmp_path / "padlite_test_whole" / "__init__.py").write_text("")
+    assert unusable_state("padlite_test_half") is RuntimeState.BROKEN
+    assert unusable_state("padlite_test_whole") is None
+    assert unusable_state("padlite_test_nothing") is RuntimeState.MISSING
+
+
+@pytest.mark.parametrize(
+    ("system", "architecture", "wheels"),
+    [("Linux", "x86_64", True), ("Windows", "AMD64", True), ("Linux", "aarch64", False), ("Darwin", "arm64", False)],
+)
+def test_not_every_machine_has_wheels_with_cuda(system: str, architecture: str, wheels: bool) -> None:
+    assert has_cuda_wheels(system, architecture) is wheels
 
 
 @pytest.mark.parametrize(("value", "status"), [("1", Status.OK), ("0", Status.WARN), (None, Status.WARN)])

@@ -146,6 +146,12 @@ def test_an_unknown_device_is_refused(tmp_path: Path) -> None:
         OnnxLm.open(lms.write_lm(tmp_path / "reward.onnx", WEIGHTS), device="gpu")
 
 
+def test_cuda_is_refused_because_its_attention_has_no_kernel_for_it(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="a reward LM can't have it") as caught:
+        OnnxLm.open(lms.write_lm(tmp_path / "reward.onnx", WEIGHTS), device="cuda")
+    assert "'auto'" in caught.value.remedy
+
+
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [

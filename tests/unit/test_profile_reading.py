@@ -132,11 +132,30 @@ def test_a_broken_profile_is_refused_with_its_line(text: str, line: int | None, 
         ("name = 'a'\ntemperature = 1\n", "move temperature under [decoding]"),
         ("[decoding]\nabout = 'x'\n", "move about to the top of the file"),
         ("friendly = 0.5\n", "dimensions belong under [preferences]"),
-        ("[engine]\nx = 1\n", "use one of: context_length, threads, gpu_layers"),
+        ("[engine]\nx = 1\n", "use one of: context_length, threads, gpu_layers, device"),
     ],
 )
 def test_a_misplaced_key_is_told_where_it_belongs(text: str, remedy: str) -> None:
     assert remedy in refusal(text).remedy
+
+
+@pytest.mark.parametrize(
+    ("engine", "message", "remedy"),
+    [
+        ("device = 'cudda'", "line 2: device: 'cudda' is none — did you mean 'cuda'?", "auto, cpu, cuda"),
+        ("device = 0", "line 2: device must be text, not a whole number", 'device = "auto"'),
+        ("device = 'cpu'\ngpu_layers = 9", "line 3: gpu_layers: 9 layers on the GPU contradict", "leave out one"),
+    ],
+)
+def test_a_device_that_makes_no_sense_is_refused_with_its_line(engine: str, message: str, remedy: str) -> None:
+    error = refusal(f"[engine]\n{engine}\n")
+    assert message in error.message
+    assert remedy in error.remedy
+
+
+def test_a_device_is_read() -> None:
+    assert parse_profile("[engine]\ndevice = 'cpu'\n").device == "cpu"
+    assert parse_profile("[decoding]\nseed = 1\n").device == "auto"
 
 
 def test_a_message_never_repeats_what_the_person_wrote() -> None:

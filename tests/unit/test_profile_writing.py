@@ -94,6 +94,8 @@ def test_a_section_written_with_dots_can_be_changed() -> None:
         ("about", "0.5", "0.5"),
         ("stop", "END", ["END"]),
         ("preferences.seed", "0.5", 0.5),
+        ("device", "cpu", "cpu"),
+        ("gpu_layers", "0", 0),
     ],
 )
 def test_a_typed_value_is_read_as_its_key_wants_it(key: str, text: str, value: object) -> None:

@@ -195,7 +195,7 @@ def _read(shown: Profile) -> Profile:
     from padlite.opening import open_models
 
     _require_reader(shown)
-    with open_models(shown, device="cpu") as models:
+    with open_models(shown.on_device("cpu")) as models:
         return models.read(shown)
 
 

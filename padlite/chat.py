@@ -68,8 +68,9 @@ class Opened:
     """Loaded models with the engine that runs them; closed when nobody has it any more."""
 
     def __init__(self, engine: Engine, models: OpenModels) -> None:
-        self.engine, self.models = engine, models
-        self.sequences = Sequences(models.base, models.sequences)
+        self.engine: Engine = engine
+        self.models: OpenModels = models
+        self.sequences: Sequences = Sequences(models.base, models.sequences)
         self._finalizer = weakref.finalize(self, engine.stop)
 
     def read(self, profile: Profile) -> Profile:
@@ -152,7 +153,7 @@ class Chat:
         self._lock = threading.Lock()
         self._turn: _Turn | None = None
         self._closed = False
-        self.weights = Weights(self._session)
+        self.weights: Weights = Weights(self._session)
         """The weight of each dimension; assign to it at any time, also while an answer is being decoded."""
 
     # answers

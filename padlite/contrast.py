@@ -27,7 +27,7 @@ class SentencePlace:
     """Where a template takes a preference sentence: in the system message, else at the end of the last user turn."""
 
     def __init__(self, template: ChatTemplate) -> None:
-        self.in_system = _takes_system(template)
+        self.in_system: bool = _takes_system(template)
 
     def put(self, sentence: str, messages: Sequence[Message]) -> list[Message]:
         """Return *messages* with *sentence* in its place; a system message that is there already goes first."""
@@ -73,7 +73,7 @@ class ContrastReward:
     ) -> None:
         if len(sequences) != len(sentences):
             raise UsageError("each sentence needs a sequence of its own", remedy="open the model with more sequences")
-        self.dimensions = tuple(dimension for dimension, _ in sentences)
+        self.dimensions: tuple[Dimension, ...] = tuple(dimension for dimension, _ in sentences)
         self._texts = tuple(text for _, text in sentences)
         self._streams, self._tokenizer, self._template = streams, tokenizer, template
         self._sequences, self._leader = tuple(sequences), leader

@@ -52,9 +52,10 @@ class Guidance:
 
     def aim(self, weights: FloatArray, strength: float) -> None:
         """Push with *strength* towards *weights*, which must not be written to afterwards."""
-        self.weights, self.strength = weights, strength
-        self.push = weights * np.float32(strength)
-        self.active = strength != 0.0 and bool(np.count_nonzero(weights))
+        self.weights: FloatArray = weights
+        self.strength: float = strength
+        self.push: FloatArray = weights * np.float32(strength)
+        self.active: bool = strength != 0.0 and bool(np.count_nonzero(weights))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

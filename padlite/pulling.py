@@ -30,7 +30,8 @@ class SeveralFilesError(UsageError):
 
     def __init__(self, message: str, *, remedy: str, repository: str, files: Sequence[HubFile]) -> None:
         super().__init__(message, remedy=remedy)
-        self.repository, self.files = repository, tuple(files)
+        self.repository: str = repository
+        self.files: tuple[HubFile, ...] = tuple(files)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

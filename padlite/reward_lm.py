@@ -90,7 +90,7 @@ class LmReward:
         prompt: str = PROMPT,
         base_context_length: int = 0,
     ) -> None:
-        self.dimensions = (dimension,)
+        self.dimensions: tuple[Dimension, ...] = (dimension,)
         self._tokenizer, self._template = tokenizer, template
         self._preference, self._form = preference, prompt
         self._held = HeldText(lm)

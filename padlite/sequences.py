@@ -79,9 +79,9 @@ class Seat:
         self._base = sequences.base
         self._real: dict[int, int] = {}
         self.stopped: Callable[[], bool] = _never
-        self.vocabulary_size = self._base.vocabulary_size
-        self.hidden_size = self._base.hidden_size
-        self.context_length = self._base.context_length
+        self.vocabulary_size: int = self._base.vocabulary_size
+        self.hidden_size: int = self._base.hidden_size
+        self.context_length: int = self._base.context_length
 
     @property
     def evaluated_tokens(self) -> int:

@@ -21,7 +21,7 @@ class TextStream:
         self._stop = tuple(stop)
         self._beginnings = tuple({text[:length] for text in stop for length in range(1, len(text))})
         self._held = ""
-        self.stopped = False
+        self.stopped: bool = False
 
     def feed(self, piece: bytes) -> str:
         """Return the text that *piece* makes safe to show; sets `stopped` when a stop string is complete."""

@@ -41,7 +41,7 @@ class Streams:
         self._companions: tuple[int, ...] = ()
         self._waiting: dict[int, FloatArray] = {}
         self._spent, self._apart = 0.0, 0
-        self.evaluated_tokens = 0  # of the conversation itself: what its companions cost doesn't count
+        self.evaluated_tokens: int = 0  # of the conversation itself: what its companions cost doesn't count
 
     @property
     def vocabulary_size(self) -> int:

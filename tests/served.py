@@ -85,10 +85,11 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *words: str, extra: Mapping[str, str] | None = None) -> Iterator[Served]:
-    """Start `padlite serve`, wait until it answers, and end it afterwards."""
+def serving(folder: Path, *words: str, extra: Mapping[str, str] | None = None, before: str = "") -> Iterator[Served]:
+    """Start `padlite serve`, wait until it answers, and end it afterwards; *before* is run in its process first."""
+    program = f"{before}\nimport sys\nfrom padlite.__main__ import main\nsys.exit(main())"
     process = subprocess.Popen(
-        [sys.executable, "-m", "padlite", "serve", "--port", "0", "--threads", "1", *words],
+        [sys.executable, "-c", program, "serve", "--port", "0", "--threads", "1", *words],
         env={**environment(folder), **(extra or {})},
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

@@ -93,7 +93,7 @@ class LlamaTokenizer:
         if vocab is None:
             raise BackendError("the model has no vocabulary", remedy="use a text model")
         self._vocab = vocab
-        self.vocabulary_size = int(llama_cpp.llama_vocab_n_tokens(vocab))
+        self.vocabulary_size: int = int(llama_cpp.llama_vocab_n_tokens(vocab))
         self._pieces: dict[int, bytes] = {}
         self._ends: dict[int, bool] = {}
         self._control: frozenset[str] | None = None
@@ -176,18 +176,19 @@ class LlamaModel:
 
     def __init__(self, model: llama_cpp.llama_model_p, path: Path, options: EngineOptions, gpu_layers: int) -> None:
         self._model, self._closed = model, False
-        self.path, self.gpu_layers = path, gpu_layers
-        self.tokenizer = LlamaTokenizer(model)
-        self.threads = options.threads or physical_cores()
-        self.vocabulary_size = self.tokenizer.vocabulary_size
-        self.hidden_size = int(llama_cpp.llama_model_n_embd(model))
-        self.trained_context = int(llama_cpp.llama_model_n_ctx_train(model))
+        self.path: Path = path
+        self.gpu_layers: int = gpu_layers
+        self.tokenizer: LlamaTokenizer = LlamaTokenizer(model)
+        self.threads: int = options.threads or physical_cores()
+        self.vocabulary_size: int = self.tokenizer.vocabulary_size
+        self.hidden_size: int = int(llama_cpp.llama_model_n_embd(model))
+        self.trained_context: int = int(llama_cpp.llama_model_n_ctx_train(model))
         self._hidden_states = options.hidden_states
         self._cached: dict[int, list[int]] = {}
         self._cancelled: Callable[[], bool] = _never
         self._abort = llama_cpp.ggml_abort_callback(self._stop_asked)
         self._no_abort = llama_cpp.ggml_abort_callback(0)
-        self.evaluated_tokens = 0
+        self.evaluated_tokens: int = 0
         self._open_context(model, options)
 
     @classmethod
@@ -243,7 +244,7 @@ class LlamaModel:
                 remedy="set a smaller context_length under [engine] in the profile",
             )
         self._context = context
-        self.context_length = int(llama_cpp.llama_n_ctx(context)) // options.contexts
+        self.context_length: int = int(llama_cpp.llama_n_ctx(context)) // options.contexts
         self._memory = cast("llama_cpp.llama_memory_t", llama_cpp.llama_get_memory(context))  # a decoder has one
         self._batch_size = int(llama_cpp.llama_n_batch(context))
         self._many = llama_cpp.llama_batch_init(self._batch_size, 0, 1)

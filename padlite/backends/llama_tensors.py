@@ -64,7 +64,8 @@ class OutputMatrix:
     """
 
     def __init__(self, path: Path, *, vocabulary_size: int, hidden_size: int) -> None:
-        self.vocabulary_size, self.hidden_size = vocabulary_size, hidden_size
+        self.vocabulary_size: int = vocabulary_size
+        self.hidden_size: int = hidden_size
         file = _open(str(path).encode(), _InitParameters(True, None))
         if not file:
             raise BackendError(f"{path.name} can't be read", remedy="check the file, or download it again")

@@ -41,7 +41,7 @@ class OnnxHead:
         self._session: Session | None = session
         self._info = info
         self._buffers: dict[int, _Buffers] = {}
-        self.provider = session.get_providers()[0]
+        self.provider: str = session.get_providers()[0]
 
     @classmethod
     def open(cls, path: Path, *, device: str = "auto") -> Self:

@@ -30,10 +30,10 @@ class OnnxLm:
     def __init__(self, session: Session, info: LmInfo, context_length: int) -> None:
         self._session: Session | None = session
         self.info = info
-        self.provider = session.get_providers()[0]
-        self.context_length = min(context_length or info.context_length, info.context_length)
-        self.evaluated_tokens = 0
-        self.cached_tokens = 0
+        self.provider: str = session.get_providers()[0]
+        self.context_length: int = min(context_length or info.context_length, info.context_length)
+        self.evaluated_tokens: int = 0
+        self.cached_tokens: int = 0
         self._binding = session.io_binding()
         shape = (1, info.kv_heads, max(self.context_length, info.window), info.head_size)
         self._buffers = [zeros(shape) for _ in info.caches]

@@ -12,8 +12,8 @@ from types import FrameType
 from typing import TextIO
 
 CLOSED_PIPE = 128 + 13
-ENDING_SIGNALS = tuple(
-    number for name in ("SIGTERM", "SIGHUP") if isinstance(number := getattr(signal, name, None), signal.Signals)
+ENDING_SIGNALS: tuple[signal.Signals, ...] = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 
 

@@ -20,7 +20,7 @@ class Interrupts:
     """What arrived since it was last asked: *interrupted* by Ctrl-C, or *ending* because the process shall end."""
 
     def __init__(self) -> None:
-        self.interrupted = False
+        self.interrupted: bool = False
         self.ending: int | None = None  # the signal's number
         self._stop: Callable[[], None] | None = None
 

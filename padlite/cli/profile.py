@@ -32,7 +32,7 @@ from padlite.profile.keys import PREFERENCES, TEXT, resolve_key
 from padlite.profile.record import Named
 from padlite.profile.writing import ProfileValue, parse_value
 
-profile_argument = click.argument(
+_profile_argument = click.argument(
     "profile_name", metavar="[NAME|FILE]", default=DEFAULT_PROFILE, shell_complete=complete_profiles
 )
 
@@ -101,7 +101,7 @@ def list_all(*, as_json: bool) -> None:
 
 
 @profile.command()
-@profile_argument
+@_profile_argument
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(profile_name: str, *, as_json: bool) -> None:
     """Show a profile, with the weights that its text under [preferences.text] stands for."""
@@ -121,7 +121,7 @@ def show(profile_name: str, *, as_json: bool) -> None:
 
 
 @profile.command()
-@profile_argument
+@_profile_argument
 def check(profile_name: str) -> None:
     """Check a profile against the model it names."""
     checked = load_profile(profile_name)
@@ -169,7 +169,7 @@ def set_keys(words: tuple[str, ...], *, profile_name: str | None, removals: tupl
 
 
 @profile.command()
-@profile_argument
+@_profile_argument
 def edit(profile_name: str) -> None:
     """Open a profile in your editor, and check it afterwards."""
     path = profile_path(profile_name)
@@ -182,7 +182,7 @@ def edit(profile_name: str) -> None:
 
 
 @profile.command("path")
-@profile_argument
+@_profile_argument
 def show_path(profile_name: str) -> None:
     """Print the file of a profile, whether it exists or not."""
     click.echo(profile_path(profile_name))

@@ -119,7 +119,8 @@ class HarvestFolder:
     """The folder in which one plan's harvest grows."""
 
     def __init__(self, root: Path, plan: Plan) -> None:
-        self.path, self._plan = root / plan.key, plan
+        self.path: Path = root / plan.key
+        self._plan = plan
 
     def require_room(self, hidden_size: int) -> None:
         """Raise BackendError, with both numbers, unless the disk has room for the whole harvest."""

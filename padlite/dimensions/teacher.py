@@ -39,7 +39,8 @@ class ContrastTeacher:
         *,
         candidates: int,
     ) -> None:
-        self.tokenizer, self.candidates = tokenizer, candidates
+        self.tokenizer: Tokenizer = tokenizer
+        self.candidates: int = candidates
         self._template, self._streams = template, Streams(base)
         named = [(Dimension(name=str(number)), text) for number, text in enumerate(sentences)]
         self._contrast = ContrastReward(

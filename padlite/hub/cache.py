@@ -17,7 +17,7 @@ class CachedRepository:
     """What the cache in the folder *root* has of the repository *name* (ORG/NAME)."""
 
     def __init__(self, root: Path, name: str) -> None:
-        self.folder = root / "--".join(["models", *name.split("/")])
+        self.folder: Path = root / "--".join(["models", *name.split("/")])
 
     def commit(self, revision: str) -> str | None:
         """Return the commit that *revision* stood for when the hub was last asked, or None."""

@@ -46,8 +46,8 @@ class Hub:
                 remedy="pip install 'padlite[hub]'",
             ) from error
         library_log.set_verbosity(logging.ERROR)  # what it warns of is said here, or repaired
-        self.offline = offline or huggingface_hub.constants.HF_HUB_OFFLINE
-        self.cache = cache or Path(huggingface_hub.constants.HF_HUB_CACHE)
+        self.offline: bool = offline or huggingface_hub.constants.HF_HUB_OFFLINE
+        self.cache: Path = cache or Path(huggingface_hub.constants.HF_HUB_CACHE)
         self._api = huggingface_hub.HfApi(address, library_name="padlite", library_version=__version__)
         self._pause_s = pause_s
 

@@ -19,11 +19,11 @@ def _is_wanted(module: str) -> bool:
 
 
 # Names are imported when they are first used, so no import statement leads to them.
-hiddenimports = [*collect_submodules("padlite", filter=_is_wanted), "llama_cpp", "onnxruntime"]
-datas = [(str(bundled_models()), "padlite/models")]
-binaries = [*collect_dynamic_libs("llama_cpp"), *collect_dynamic_libs("onnxruntime")]
+hiddenimports: list[str] = [*collect_submodules("padlite", filter=_is_wanted), "llama_cpp", "onnxruntime"]
+datas: list[tuple[str, str]] = [(str(bundled_models()), "padlite/models")]
+binaries: list[tuple[str, str]] = [*collect_dynamic_libs("llama_cpp"), *collect_dynamic_libs("onnxruntime")]
 # ONNX Runtime's and llama-cpp-python's tools for developers; chatting needs none of them.
-excludedimports = [
+excludedimports: list[str] = [
     "onnxruntime.quantization", "onnxruntime.tools", "onnxruntime.transformers", "llama_cpp.server", "onnx", "sympy",
     "torch", "transformers", "padlite_training",
 ]  # fmt: skip

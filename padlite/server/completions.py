@@ -1,13 +1,13 @@
 """POST /v1/chat/completions: from a request to its answers, and what happens when the client leaves meanwhile.
 
-An answer is decoded whether or not the client keeps up with reading it; who leaves, or reads nothing for too long, ends
-it. Knows the shelf and the wire; knows no sockets.
+An answer is decoded whether or not the client keeps up with reading it; who leaves ends it. Knows the shelf and the
+wire; knows no sockets.
 """
 
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from typing import TypeAlias
 
 from starlette.responses import JSONResponse
@@ -24,7 +24,6 @@ from padlite.server.requests import ChatRequest
 from padlite.server.shelf import Shelf
 from padlite.session import Answer, Event, Finished, FinishReason, Token
 
-LONGEST_WRITE_S = 60.0  # a client that takes nothing for so long has left
 TELL_POSITION_S = 1.0  # who waits in line is told where, so often
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -42,7 +41,7 @@ class Completions:
     def __init__(self, shelf: Shelf, metrics: Metrics) -> None:
         self._shelf, self._metrics = shelf, metrics
         self._chats: set[Chat] = set()
-        self.stopping = False
+        self.stopping: bool = False
 
     def stop(self) -> None:
         """End every answer that is being decoded or waits, and take no more."""
@@ -64,7 +63,7 @@ class Completions:
             ]  # in a thread: a text of the profile that is new waits for the model
             await asyncio.to_thread(chats[0].require_room)
             with self._counted(chats):
-                exchange = _Exchange(request, chats, self._metrics, lambda: self.stopping)
+                exchange = _Exchange(request, chats, self._metrics)
                 await exchange.run(receive, send)
 
     def _named(self, request: ChatRequest) -> tuple[str, str | None]:
@@ -117,14 +116,10 @@ class Completions:
 class _Exchange:
     """One request being answered: its choices one after the other, so that others get their turn between them."""
 
-    def __init__(
-        self, request: ChatRequest, chats: list[Chat], metrics: Metrics, is_stopping: Callable[[], bool]
-    ) -> None:
+    def __init__(self, request: ChatRequest, chats: list[Chat], metrics: Metrics) -> None:
         self._request, self._chats, self._metrics = request, chats, metrics
         self._writer = Writer(request)
-        self._is_stopping = is_stopping
         self._left = False
-        self._writing_since: float | None = None
         self._begun = False
 
     async def run(self, receive: Receive, send: Send) -> None:
@@ -145,17 +140,9 @@ class _Exchange:
         return self._left
 
     async def _listen(self, receive: Receive) -> None:
-        """Cancel the answers when the client leaves or takes nothing any more."""
-        loop = asyncio.get_running_loop()
-        leaving = asyncio.ensure_future(_disconnect(receive))
-        try:
-            while not leaving.done():
-                await asyncio.wait({leaving}, timeout=LONGEST_WRITE_S / 4)
-                since = self._writing_since
-                if since is not None and loop.time() - since > LONGEST_WRITE_S:
-                    break
-        finally:
-            leaving.cancel()
+        """Cancel the answers when the client leaves."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
         self._left = True
         for chat in self._chats:
             chat.cancel()
@@ -242,14 +229,12 @@ class _Exchange:
 
     async def _send(self, send: Send, data: bytes) -> None:
         """Send *data*, with the headers before the first of it."""
-        self._writing_since = asyncio.get_running_loop().time()
         if not self._begun:
             self._begun = True
             start: AsgiMessage = {"type": "http.response.start", "status": 200, "headers": _HEADERS}
             await send(start)
         if data:
             await send({"type": "http.response.body", "body": data, "more_body": True})
-        self._writing_since = None
 
 
 class _Choice:
@@ -297,8 +282,3 @@ async def _explained(groups: _Groups) -> AsyncIterator[_Groups]:
             yield groups
     except PadliteError as error:
         raise explained(error) from error
-
-
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

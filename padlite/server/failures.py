@@ -22,8 +22,11 @@ class ApiError(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message, self.parameter, self.code = status, message, parameter, code
-        self.headers = dict(headers or {})
+        self.status: int = status
+        self.message: str = message
+        self.parameter: str | None = parameter
+        self.code: str | None = code
+        self.headers: dict[str, str] = dict(headers or {})
 
     @property
     def body(self) -> Json:

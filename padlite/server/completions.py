@@ -77,6 +77,12 @@ class Completions:
             raise ApiError(400, "model and padlite.profile name two profiles", parameter="padlite.profile")
         return model, name
 
+    def _prepared(self, owner: Chat, request: ChatRequest, profile: Profile, client: str) -> list[Chat]:
+        """Return a conversation for each choice; a new preference text waits for the engine, so in a thread."""
+        chats = [self._chat(owner, request, profile, client, number) for number in range(request.choices)]
+        chats[0].require_room()
+        return chats
+
     def _chat(self, owner: Chat, request: ChatRequest, profile: Profile, client: str, number: int) -> Chat:
         """Return a conversation that says what the request says, for its choice *number*."""
         chat = owner.new(profile, client=client)

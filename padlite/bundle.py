@@ -72,7 +72,12 @@ def bundle_folders(paths: settings.Paths | None = None) -> dict[str, Path]:
 
 
 def find_bundle(name: str, paths: settings.Paths | None = None) -> Bundle:
-    """Return the bundle in the folder *name*. Raises NotFoundError, listing those there are, and as `load_bundle`."""
+    """Return the bundle called *name*, or in the folder at that absolute path.
+
+    Raises NotFoundError, listing those there are, and as `load_bundle`.
+    """
+    if Path(name).is_absolute():
+        return load_bundle(Path(name))
     folders = bundle_folders(paths)
     if name not in folders:
         known = ", ".join(sorted(folders)) or "none"
@@ -223,7 +228,8 @@ def _read(path: Path) -> bytes:
             return file.read(_MANIFEST_BYTES + 1)
     except FileNotFoundError as error:
         raise NotFoundError(
-            f"{path.parent} is no model folder: it has no {MANIFEST}", remedy="check the path"
+            f"{path.parent} is no model folder: it has no {MANIFEST}",
+            remedy="name a folder that has one, a GGUF file, or one of `padlite models list`",
         ) from error
     except OSError as error:
         raise BackendError(f"{path} can't be read: {error.strerror}", remedy="check the file and its rights") from error

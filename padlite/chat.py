@@ -56,7 +56,7 @@ def open(  # noqa: A001 — `padlite.open` is what the caller writes
         )
     chosen = profile if isinstance(profile, Profile) else load_profile(str(profile)) if profile else Profile()
     if model is not None:
-        chosen = chosen.on_model(str(model))
+        chosen = chosen.on_model(str(model.absolute() if isinstance(model, Path) else model))
     if device is not None:
         chosen = chosen.on_device(device)
     engine = Engine(slots=parallel, limit=waiting)

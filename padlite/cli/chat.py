@@ -124,9 +124,9 @@ def _weight(context: click.Context, parameter: click.Parameter, values: Sequence
 @click.option(
     "--model",
     "-m",
-    metavar="NAME|FILE",
+    metavar="NAME|PATH",
     shell_complete=complete_models,
-    help="A model bundle or a GGUF file, instead of the profile's.",
+    help="A model bundle, its folder (./NAME) or a GGUF file, instead of the profile's.",
 )
 @click.option("--reward", metavar="FILE", type=click.Path(path_type=Path), help="The reward model (ONNX) for it.")
 @click.option("--system", metavar="TEXT", help="The system message, instead of the profile's texts.")

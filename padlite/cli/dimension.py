@@ -36,7 +36,7 @@ _EXAMPLES = 3
 _LONGEST_SENTENCE = 2000
 
 _model_option = click.option(
-    "--model", "-m", metavar="NAME|FILE", shell_complete=complete_models,
+    "--model", "-m", metavar="NAME|PATH", shell_complete=complete_models,
     help="A bundle or a GGUF file. Default: the model of the profile 'me', or the bundled one.",
 )  # fmt: skip
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -227,10 +227,8 @@ def _shelf(model: str | None) -> "Shelf":
     from padlite.opening import find_source
 
     profile = chosen_profile(None)
-    if model is not None and (model.endswith(".gguf") or Path(model).is_file()):
-        profile = replace(profile, base=Path(model).expanduser().absolute())
-    elif model is not None:
-        profile = replace(profile, base=None, model=model)
+    if model is not None:
+        profile = profile.on_model(model)
     if profile.base is not None and not profile.base.is_file():
         raise NotFoundError(f"there is no model file {profile.base}", remedy="check the path, or `padlite models list`")
     paths = settings.paths()

@@ -92,10 +92,15 @@ class Profile:
         return replace(defaults, **self.decoding)
 
     def on_model(self, model: str) -> "Profile":
-        """Return this profile for the GGUF file or the bundle *model*; its reward model belonged to its own base."""
-        if model.endswith(".gguf") or Path(model).is_file():
-            return replace(self, base=Path(model).expanduser().absolute(), reward=None, text_weights={})
-        return replace(self, model=model, base=None, reward=None, text_weights={})
+        """Return this profile for *model*: a GGUF file, a bundle's name, or the path of its folder (``./name``).
+
+        Its reward model belonged to its own base.
+        """
+        path = Path(model).expanduser()
+        if model.endswith(".gguf") or path.is_file():
+            return replace(self, base=path.absolute(), reward=None, text_weights={})
+        is_path = model != path.name  # as a shell tells a program's path from its name
+        return replace(self, model=str(path.absolute()) if is_path else model, base=None, reward=None, text_weights={})
 
     def on_device(self, device: str) -> "Profile":
         """Return this profile for *device* (`EngineOptions`); the layers that it wants on a GPU don't hold on a CPU."""

@@ -174,7 +174,7 @@ class Shelf:
 
 
 def _served_name(model: str) -> str:
-    return Path(model).name if model.endswith(".gguf") else model
+    return Path(model).name
 
 
 def _shown(name: str) -> str:

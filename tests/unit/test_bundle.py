@@ -18,6 +18,7 @@ from padlite.bundle import (
     write_manifest,
 )
 from padlite.errors import BackendError, NotFoundError
+from padlite.profile import Profile
 from padlite.seams import Dimension
 from padlite.settings import Paths, bundled_models
 
@@ -270,3 +271,28 @@ def test_a_broken_bundle_does_not_hide_the_others(paths: Paths, caplog: pytest.L
     assert "good" in names
     assert "bad" not in names
     assert "bad" in caplog.text
+
+
+@pytest.mark.parametrize("named", ["./other-name", "other-name/", "{folder}"])
+def test_a_bundle_is_found_by_the_path_of_its_folder(
+    tmp_path: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    _write(tmp_path / "other-name")
+    monkeypatch.chdir(tmp_path)
+    profile = Profile().on_model(named.format(folder=tmp_path / "other-name"))
+    assert find_bundle(profile.model, paths).folder == tmp_path / "other-name"
+
+
+def test_a_bare_name_is_never_a_folder_that_happens_to_lie_here(
+    tmp_path: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotFoundError, match="no model 'mine'"):
+        find_bundle(Profile().on_model("mine").model, paths)
+
+
+def test_a_folder_without_a_manifest_is_no_model(tmp_path: Path, paths: Paths) -> None:
+    with pytest.raises(NotFoundError, match="is no model folder") as caught:
+        find_bundle(Profile().on_model(f"{tmp_path}/").model, paths)
+    assert "padlite models list" in caught.value.remedy

@@ -59,7 +59,7 @@ def main() -> None:
     model = Path(arguments.model)
     profile = Profile(base=model.absolute()) if model.suffix == ".gguf" else Profile(model=arguments.model)
     with tempfile.TemporaryDirectory() as folder:
-        paths = Paths(config=Path(folder) / "config", data=Path(folder) / "data")
+        paths = Paths(config=Path(folder) / "config", data=Path(folder) / "data", cache=Path(folder) / "cache")
         shelf = Shelf(source=find_source(profile, paths=paths), paths=paths)
         began = time.perf_counter()
         making = Making(prompts=ordinary_prompts(), answers=arguments.answers, threads=arguments.threads)

@@ -77,7 +77,8 @@ class EngineOptions:
     *device* 'auto' takes a GPU where one can be used and says nothing where not, 'cpu' uses none, 'cuda' insists.
     0 *threads* = one per physical core; *context_length* in tokens, 0 = the model's own but at most 8192; *gpu_layers*
     -1 = as many as fit; *batch_size* tokens are prefilled at once; *sequences* share a cache with room for *contexts*
-    full contexts; *hidden_states* are needed by a reward head.
+    full contexts; *hidden_states* are needed by a reward head; *exact* keeps the cache in float32 and attends without
+    shortcuts, for comparisons.
     """
 
     context_length: int = 0
@@ -88,6 +89,7 @@ class EngineOptions:
     sequences: int = 4
     contexts: int = 1
     hidden_states: bool = True
+    exact: bool = False
 
     def __post_init__(self) -> None:
         _check("context_length", self.context_length, low=0, high=10_000_000)

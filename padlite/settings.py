@@ -1,6 +1,7 @@
 """Where padlite keeps things and what it reads from the environment: the only module that does.
 
-`PADLITE_CONFIG_DIR` and `PADLITE_DATA_DIR` move the folders; otherwise they are the platform's own.
+`PADLITE_CONFIG_DIR`, `PADLITE_DATA_DIR` and `PADLITE_CACHE_DIR` move the folders; otherwise they are the
+platform's own.
 """
 
 import os
@@ -20,6 +21,12 @@ class Paths:
 
     config: Path
     data: Path
+    cache: Path
+
+    @property
+    def converters(self) -> Path:
+        """What `padlite export base` fetched: llama.cpp's converter, a folder for each version."""
+        return self.cache / "converters"
 
     @property
     def profiles(self) -> Path:
@@ -59,6 +66,9 @@ def paths() -> Paths:
             os.environ.get("PADLITE_CONFIG_DIR") or platformdirs.user_config_path(APP, appauthor=False)
         ).absolute(),
         data=Path(os.environ.get("PADLITE_DATA_DIR") or platformdirs.user_data_path(APP, appauthor=False)).absolute(),
+        cache=Path(
+            os.environ.get("PADLITE_CACHE_DIR") or platformdirs.user_cache_path(APP, appauthor=False)
+        ).absolute(),
     )
 
 

@@ -99,7 +99,7 @@ def stage(
         overflow=overflow,
     )
     notices: list[str] = []
-    paths = Paths(config=folder / "config", data=folder / "data")
+    paths = Paths(config=folder / "config", data=folder / "data", cache=folder / "cache")
     store = SessionStore.open(paths.sessions)
     recorder = Recorder(store if keep else None, model="fake", profile="ada", notify=notices.append, name=name)
     chat = Conversation(

@@ -56,20 +56,24 @@ class Checkpoint:
         return cast("torch.Tensor", self.model.get_output_embeddings()(hidden))
 
 
-def read_checkpoint(folder: Path, *, adapter: Path | None = None) -> Checkpoint:
-    """Return the model in *folder*, with the LoRA *adapter* merged into it.
+def read_checkpoint(folder: Path, *, adapter: Path | None = None, allow_pickle: bool = False) -> Checkpoint:
+    """Return the model in *folder*, with the LoRA *adapter* merged into it; from pickled weights if that is allowed.
 
     Raises NotFoundError for what isn't there, UsageError for what doesn't fit together, BackendError for what can't be
     read.
     """
-    _require_checkpoint(folder)
-    tokenizer = _read_tokenizer(folder)
+    require_checkpoint(folder, allow_pickle=allow_pickle)
+    tokenizer = read_tokenizer(folder)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
         model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=torch.float32, local_files_only=True, use_safetensors=True
+            folder,
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=bool(safetensors_of(folder)),
         ).eval()
     except (ValueError, KeyError, OSError, RuntimeError, SafetensorError) as error:
         raise BackendError(
@@ -88,23 +92,37 @@ def read_checkpoint(folder: Path, *, adapter: Path | None = None) -> Checkpoint:
     )
 
 
-def _require_checkpoint(folder: Path) -> None:
+def safetensors_of(folder: Path) -> list[Path]:
+    """Return the files with weights that are no pickles, in order."""
+    return sorted(folder.glob("*.safetensors"))
+
+
+def pickles_of(folder: Path) -> list[Path]:
+    """Return the files with pickled weights, in order."""
+    return sorted(path for suffix in ("bin", "pt", "pth") for path in folder.glob(f"*.{suffix}"))
+
+
+def require_checkpoint(folder: Path, *, allow_pickle: bool = False) -> None:
+    """Raise NotFoundError unless *folder* is a checkpoint, UsageError if it is pickled and that isn't allowed."""
     if not folder.is_dir() or not (folder / "config.json").is_file():
         raise NotFoundError(
             f"{folder} is no checkpoint: it has no config.json (nor head.json of a trained head)",
             remedy="name a folder in Hugging Face layout, or one that `padlite train head` made",
         )
-    if not any(folder.glob("*.safetensors")):
-        pickled = sorted(path.name for path in [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
+    if not safetensors_of(folder):
+        pickled = pickles_of(folder)
+        if pickled and allow_pickle:
+            return
         if pickled:
             raise UsageError(
-                f"{folder} holds only pickled weights ({pickled[0]}), which may run any code when they are read",
+                f"{folder} holds only pickled weights ({pickled[0].name}), which may run any code when they are read",
                 remedy="get the checkpoint as safetensors, or convert it where you trust it",
             )
         raise NotFoundError(f"{folder} holds no weights (*.safetensors)", remedy="copy the whole checkpoint")
 
 
-def _read_tokenizer(folder: Path) -> Tokenizer:
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """Return the tokenizer of the checkpoint in *folder*. Raises NotFoundError if there is none."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise NotFoundError(
@@ -127,7 +145,7 @@ def _read_chat_template(folder: Path) -> str:
 def _read_value_head(folder: Path, width: int) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Return PAD's value head, or None if the checkpoint has none. Raises UsageError for one of another shape."""
     found: dict[str, torch.Tensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in safetensors_of(folder):
         with safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118  no mapping
                 if key.endswith((_HEAD_WEIGHT, _HEAD_BIAS)):

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from padlite import settings
 from padlite.cli.groups import SuggestingGroup
+from padlite.cli.waiting import byte_bar
 from padlite.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from padlite_export.base import BaseReport
     from padlite_export.head import HeadReport
     from padlite_export.reward import Report
 
 NEEDED = {
+    "base": ("torch", "transformers", "onnx", "sentencepiece"),
     "builder": ("torch", "transformers", "onnx", "onnxruntime_genai"),
     "torch": ("torch", "transformers", "onnx", "onnxscript"),
 }
@@ -29,6 +33,57 @@ def export() -> None:
 
 
 @export.command()
+@click.argument("source", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), required=True, help="The .gguf file to write.")
+@click.option(
+    "--dtype", type=click.Choice(("f32", "f16", "bf16")),
+    help="How weights are stored; default: bf16 if the checkpoint has that, else f16.",
+)  # fmt: skip
+@click.option("--quantize", metavar="TYPE", help="Then make them smaller: q8_0, q4_k_m, … (llama.cpp's names).")
+@click.option("--converter", metavar="DIR", type=click.Path(path_type=Path), help="A folder of llama.cpp; no network.")
+@click.option("--pre", metavar="NAME", help="The pre-tokenizer, if you know it better than the comparison.")
+@click.option("--allow-pickle", is_flag=True, help="Read pickled weights too, which may run any code.")
+@click.option("--threads", metavar="N", type=click.IntRange(1, 1024), help="Default: one for each physical core.")
+@click.option("--json", "as_json", is_flag=True, help="Print the proof as JSON.")
+def base(
+    *,
+    source: Path,
+    out: Path,
+    dtype: str | None,
+    quantize: str | None,
+    converter: Path | None,
+    pre: str | None,
+    allow_pickle: bool,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Export a base model to GGUF, and compare it with its source in PyTorch.
+
+    DIR is a causal language model in Hugging Face layout. llama.cpp's own converter does it, at the version that is
+    installed: pip fetches it the first time. What computes otherwise than its source isn't written; the proof is kept
+    as FILE.proof.json.
+    """
+    _require_extra("base")
+    from padlite_export.base import DTYPES as KNOWN
+    from padlite_export.base import export_base
+
+    report = export_base(
+        source,
+        out,
+        kept=settings.paths().converters,
+        dtype=next((each for each in KNOWN if each == dtype), None),
+        quantize=quantize,
+        converter=converter,
+        pre=pre,
+        allow_pickle=allow_pickle,
+        threads=threads or 0,
+        tell=_tell,
+        progress=byte_bar,
+    )
+    _print(report, as_json=as_json)
+
+
+@export.command()
 @click.argument("source", metavar="SOURCE", type=click.Path(path_type=Path))
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), required=True, help="The .onnx file to write.")
 @click.option(
@@ -36,7 +91,7 @@ def export() -> None:
     help="The base model it is for. A reward LM needs it: both must read the same tokens. A head is tried on it.",
 )  # fmt: skip
 @click.option(
-    "--via", type=click.Choice(list(NEEDED)), default="builder", show_default=True,
+    "--via", type=click.Choice(("builder", "torch")), default="builder", show_default=True,
     help="Who makes the graph: onnxruntime-genai's builder, or PyTorch for architectures that it doesn't know.",
 )  # fmt: skip
 @click.option("--dtype", type=click.Choice(DTYPES), default="int8", show_default=True, help="How weights are stored.")
@@ -88,6 +143,10 @@ def reward(
             normalized=normalized,
             tell=_tell,
         )
+    _print(report, as_json=as_json)
+
+
+def _print(report: "BaseReport | HeadReport | Report", *, as_json: bool) -> None:
     if as_json:
         click.echo(report.as_json())
         return

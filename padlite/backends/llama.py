@@ -80,6 +80,13 @@ def version() -> str:
     return str(llama_cpp.__version__)
 
 
+def silence() -> None:
+    """Begin anew with what llama.cpp says, and keep it away from the terminal."""
+    llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
+    _recent_lines.clear()
+
+
 def supports_gpu() -> bool:
     """Tell whether this build of llama.cpp can use a GPU."""
     return bool(llama_cpp.llama_supports_gpu_offload())
@@ -196,8 +203,7 @@ class LlamaModel:
         """Load the GGUF file at *path*. Raises NotFoundError, or BackendError with llama.cpp's reason."""
         options = options or EngineOptions()
         _require_gguf(path)
-        llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
-        llama_cpp.llama_backend_init()
+        silence()
         allowed = llama_devices.allowed(options)
         devices = None if allowed is None else llama_devices.as_list(allowed)
         attempts = _layer_attempts(options, gpu=supports_gpu())
@@ -222,7 +228,7 @@ class LlamaModel:
         remedy = "check the file, or download it again"
         if options.device == "cuda" and _is_short_of_memory(_recent_lines):
             remedy = "use the device 'auto', which leaves on the CPU what doesn't fit"
-        raise BackendError(f"{path.name} can't be loaded: {_reason()}", remedy=remedy)
+        raise BackendError(f"{path.name} can't be loaded: {reason()}", remedy=remedy)
 
     def _open_context(self, model: llama_cpp.llama_model_p, options: EngineOptions) -> None:
         if not llama_cpp.llama_model_has_decoder(model) or llama_cpp.llama_model_is_diffusion(model):
@@ -235,12 +241,15 @@ class LlamaModel:
         parameters.kv_unified = True
         parameters.n_threads = parameters.n_threads_batch = self.threads
         parameters.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
+        if options.exact:
+            parameters.type_k = parameters.type_v = llama_cpp.GGML_TYPE_F32
+            parameters.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         parameters.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_NONE
         parameters.no_perf = True
         context = llama_cpp.llama_init_from_model(model, parameters)
         if context is None:
             raise BackendError(
-                f"no context of {parameters.n_ctx:,} tokens could be made for {self.path.name}: {_reason()}",
+                f"no context of {parameters.n_ctx:,} tokens could be made for {self.path.name}: {reason()}",
                 remedy="set a smaller context_length under [engine] in the profile",
             )
         self._context = context
@@ -460,7 +469,7 @@ class LlamaModel:
             )
         if code != 0:
             raise BackendError(
-                f"llama.cpp failed to evaluate a token (code {code}): {_reason()}", remedy="run `padlite doctor`"
+                f"llama.cpp failed to evaluate a token (code {code}): {reason()}", remedy="run `padlite doctor`"
             )
 
     def _output_hidden(self, wanted: bool) -> None:
@@ -536,7 +545,7 @@ def _require_gguf(path: Path) -> None:
         raise BackendError(f"{path} {what}", remedy="use a model in llama.cpp's GGUF format")
 
 
-def _reason() -> str:
+def reason() -> str:
     """Return the most telling of llama.cpp's last lines, without its function names."""
     telling = [
         line

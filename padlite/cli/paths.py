@@ -10,7 +10,7 @@ from padlite import settings
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def paths(*, as_json: bool) -> None:
-    """Show where padlite keeps things. PADLITE_CONFIG_DIR and PADLITE_DATA_DIR move them."""
+    """Show where padlite keeps things. PADLITE_CONFIG_DIR, PADLITE_DATA_DIR and PADLITE_CACHE_DIR move them."""
     own = settings.paths()
     places = {
         "config": own.config,
@@ -19,6 +19,7 @@ def paths(*, as_json: bool) -> None:
         "sessions": own.sessions,
         "input_history": own.input_history,
         "user_models": own.user_models,
+        "cache": own.cache,
         "bundled_models": settings.bundled_models(),
     }
     if as_json:

@@ -1,4 +1,4 @@
-"""`padlite models pull`: a model from the Hugging Face hub; the only command beside `serve` that opens a socket."""
+"""`padlite models pull`: a model from the Hugging Face hub."""
 
 import contextlib
 import sys
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from padlite import settings
-from padlite.cli.waiting import waiting
+from padlite.cli.waiting import byte_bar, waiting
 from padlite.hub.record import UNKNOWN_LICENSE
 
 if TYPE_CHECKING:
@@ -66,21 +66,8 @@ class _Teller:
 
     @contextlib.contextmanager
     def fetching(self, file: "HubFile") -> "Iterator[Callable[[int], None]]":
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-        from rich.progress import TransferSpeedColumn as SpeedColumn
-
-        console = Console(stderr=True, no_color=not settings.color_wanted(), highlight=False)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            SpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
-            task = bars.add_task(file.name.rpartition("/")[2], total=file.size)
-            yield lambda there: bars.update(task, completed=there)
+        with byte_bar(file.name.rpartition("/")[2], file.size) as show:
+            yield show
 
     @contextlib.contextmanager
     def trying(self) -> Iterator[None]:

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import IO
 
+from padlite import settings
+
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _PATIENCE_S = 0.4
 _FRAME_S = 0.1
@@ -56,3 +58,17 @@ def waiting(stream: IO[str], text: str) -> Iterator[Callable[[], None]]:
         yield sign.stop
     finally:
         sign.stop()
+
+
+@contextlib.contextmanager
+def byte_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show on stderr how much of *total* bytes is there, with speed and time left; yields what is told the bytes."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import TransferSpeedColumn as SpeedColumn
+
+    console = Console(stderr=True, no_color=not settings.color_wanted(), highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), SpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+        task = bars.add_task(label, total=total)
+        yield lambda there: bars.update(task, completed=there)

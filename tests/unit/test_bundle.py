@@ -50,7 +50,7 @@ def bundle(tmp_path: Path) -> Bundle:
 
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
-    return Paths(config=tmp_path / "config", data=tmp_path / "data")
+    return Paths(config=tmp_path / "config", data=tmp_path / "data", cache=tmp_path / "cache")
 
 
 def _replace(bundle: Bundle, old: str, new: str) -> Path:

@@ -189,7 +189,7 @@ def test_a_profile_may_leave_dimensions_out() -> None:
 
 
 def paths(tmp_path: Path) -> Paths:
-    return Paths(config=tmp_path / "config", data=tmp_path / "data")
+    return Paths(config=tmp_path / "config", data=tmp_path / "data", cache=tmp_path / "cache")
 
 
 def keep(tmp_path: Path, name: str) -> None:

@@ -55,7 +55,7 @@ def listed(*names: str, size: int = 100) -> list[HubFile]:
 
 
 def pull(tmp_path: Path, files: Sequence[HubFile], text: str, **more: str) -> None:
-    paths = Paths(config=tmp_path / "config", data=tmp_path / "data")
+    paths = Paths(config=tmp_path / "config", data=tmp_path / "data", cache=tmp_path / "cache")
     pulling.pull(wanted(text, **more), Shelf(tmp_path / "cache", *files), paths, Silent())
 
 

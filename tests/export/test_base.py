@@ -1,0 +1,251 @@
+"""`padlite export base`: the GGUF computes and reads as the checkpoint does, and bad input is refused in one line."""
+
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import pytest
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from padlite.backends.llama import version
+from padlite.decode import Token
+from padlite.errors import BackendError, NotFoundError, UsageError
+from padlite.opening import open_chat
+from padlite.profile import Profile
+from padlite_export.base import BaseReport, export_base
+from padlite_export.converter import SCRIPT, find_converter
+from padlite_export.random_checkpoint import write_checkpoint
+from padlite_training.chat_format import CONTROL_TOKENS
+
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+CUTS = {
+    "qwen2": rf"{_WORDS}|\p{{N}}|{_REST}",
+    "llama-bpe": rf"{_WORDS}|\p{{N}}{{1,3}}|{_REST}",
+    "gpt-2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "unknown": r"[aeiou]|[^aeiou]+",
+}
+"""The pattern by which three of llama.cpp's pre-tokenizers cut, and one that it hasn't."""
+
+
+def write_trained_tokenizer(folder: Path, pattern: str) -> None:
+    """Replace the tokenizer in *folder* by one of 512 tokens, trained on text that *pattern* cuts."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    numbers = "".join(f"{n * n} (it's {n})!!!\n\n" for n in range(400))
+    text = "".join(topics.values())[:100_000]
+    trainer = trainers.BpeTrainer(
+        vocab_size=512,
+        special_tokens=[*CONTROL_TOKENS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([numbers, text], trainer)
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in CONTROL_TOKENS])
+    assert tokenizer.get_vocab_size() == 512
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def llama(folder: Path, cut: str = "qwen2", *, tied: bool = True) -> Path:
+    write_checkpoint(folder, sizes={"tie_word_embeddings": tied})
+    write_trained_tokenizer(folder, CUTS[cut])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def converter(pytestconfig: pytest.Config) -> Path:
+    """llama.cpp's converter, fetched once and kept with pytest's own cache."""
+    assert pytestconfig.cache is not None
+    try:
+        return find_converter(None, pytestconfig.cache.mkdir("converters"), lambda _line: None)
+    except NotFoundError as error:
+        pytest.skip(f"no network? {error.message}")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return llama(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="module")
+def quantized(source: Path, converter: Path, tmp_path_factory: pytest.TempPathFactory) -> BaseReport:
+    """The source as f32, then q8_0."""
+    folder = tmp_path_factory.mktemp("quantized")
+    return export_base(
+        source, folder / "base.gguf", kept=folder, converter=converter, dtype="f32", quantize="q8_0", threads=1
+    )
+
+
+def test_the_gguf_computes_what_the_checkpoint_does(quantized: BaseReport) -> None:
+    against = quantized.against_source.overall
+    assert against.logits_difference < 1e-3
+    assert against.same_best >= 0.999
+    assert min(against.logits_cosine, against.hidden_cosine) > 0.999999
+    assert against.states > 200
+    assert {each.prompt for each in quantized.against_source.prompts} > {"english", "code", "random tokens"}
+
+
+def test_the_quantized_one_is_told_apart_from_the_unquantized(quantized: BaseReport) -> None:
+    against = quantized.against_unquantized
+    assert against is not None
+    assert 0.01 < against.overall.logits_difference < 2
+    assert 0.99 < against.overall.logits_cosine < 0.99999
+    assert quantized.file_bytes < 0.4 * 4 * quantized.parameters
+
+
+def test_the_pre_tokenizer_is_found_by_comparing_and_said(quantized: BaseReport) -> None:
+    found = quantized.pre_tokenizer
+    assert found.how == "compared"
+    assert found.texts > 50
+    assert found.names[0] == "qwen2"
+    assert "gpt-2" not in found.names
+    assert f"cuts {found.texts} texts" in dict(quantized.rows())["pre-tokenizer"]
+    assert quantized.reading.differing == ()
+    assert quantized.reading.texts > 12
+
+
+def test_the_proof_is_kept_beside_the_file_and_nothing_else(quantized: BaseReport) -> None:
+    names = sorted(path.name for path in quantized.path.parent.iterdir())
+    assert names == ["base.gguf", "base.gguf.proof.json"]
+    proof = json.loads((quantized.path.parent / "base.gguf.proof.json").read_text())
+    assert proof["against_source"]["overall"]["logits_difference"] == quantized.against_source.overall.logits_difference
+    assert proof["quantized"] == "q8_0"
+
+
+def test_an_exported_base_chats_by_its_own_template(quantized: BaseReport) -> None:
+    with open_chat(Profile(base=quantized.path, decoding={"max_tokens": 8}, threads=1)) as chat:
+        assert len([event for event in chat.session.say("Hello.") if isinstance(event, Token)]) > 0
+
+
+@pytest.mark.parametrize("cut", ["llama-bpe", "gpt-2"])
+def test_other_pre_tokenizers_are_told_apart(tmp_path: Path, converter: Path, cut: str) -> None:
+    folder = llama(tmp_path / "source", cut, tied=False)
+    report = export_base(folder, tmp_path / "base.gguf", kept=tmp_path, converter=converter, threads=1)
+    assert cut in report.pre_tokenizer.names
+    assert "qwen2" not in report.pre_tokenizer.names
+    assert report.dtype == "f16"
+    assert report.against_source.overall.logits_difference < 0.1
+
+
+def test_a_tokenizer_that_llama_cpp_cannot_imitate_is_refused_but_for_pre(tmp_path: Path, converter: Path) -> None:
+    folder, out = llama(tmp_path / "source", "unknown"), tmp_path / "base.gguf"
+    with pytest.raises(BackendError, match=r"none of llama\.cpp's pre-tokenizers") as raised:
+        export_base(folder, out, kept=tmp_path, converter=converter, threads=1)
+    assert "--pre" in raised.value.remedy
+    assert not out.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+    report = export_base(folder, out, kept=tmp_path, converter=converter, pre="gpt-2", threads=1)
+    assert report.pre_tokenizer.how == "named"
+    assert report.reading.alike < report.reading.texts
+    assert "; not '" in dict(report.rows())["tokenizer"]
+
+
+def write_source_archive(folder: Path, *, stated: str, script: str = SCRIPT) -> Path:
+    """Write an archive like llama-cpp-python's, whose build backend gives metadata and compiles nothing, and say so."""
+    root = f"llama_cpp_python-{version()}"
+    metadata = f"Metadata-Version: 2.1\\nName: llama_cpp_python\\nVersion: {version()}\\n"
+    backend = (
+        "import pathlib\n"
+        "def prepare_metadata_for_build_wheel(folder, settings=None):\n"
+        f"    made = pathlib.Path(folder, '{root}.dist-info')\n"
+        "    made.mkdir()\n"
+        f"    made.joinpath('METADATA').write_text('{metadata}')\n"
+        "    return made.name\n"
+        "def build_wheel(*arguments):\n"
+        "    raise SystemExit('asked to compile')\n"
+    )
+    files = {
+        "PKG-INFO": f"Metadata-Version: 2.1\nName: llama_cpp_python\nVersion: {stated}\n",
+        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
+        "backend.py": backend,
+        f"vendor/llama.cpp/{script}": "print('converter')\n",
+        "vendor/llama.cpp/conversion/base.py": "",
+        "vendor/llama.cpp/src/llama.cpp": "large\n",
+    }
+    archive = folder / f"{root}.tar.gz"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"{root}/{name}")
+            member.size = len(content.encode())
+            tar.addfile(member, io.BytesIO(content.encode()))
+    return archive
+
+
+def use_index(monkeypatch: pytest.MonkeyPatch, folder: Path, archive: Path, *, sha256: str = "") -> None:
+    """Make a package index in *folder* with *archive* alone, and pip use it."""
+    page = folder / "simple" / "llama-cpp-python" / "index.html"
+    page.parent.mkdir(parents=True)
+    digest = sha256 or hashlib.sha256(archive.read_bytes()).hexdigest()
+    page.write_text(f'<a href="{archive.as_uri()}#sha256={digest}">{archive.name}</a>')
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_INDEX_URL", (folder / "simple").as_uri())
+    for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_converter_is_fetched_once_and_nothing_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_index(monkeypatch, tmp_path, write_source_archive(tmp_path / "archives", stated=version()))
+    told: list[str] = []
+    folder = find_converter(None, tmp_path / "kept", told.append)
+    assert (folder / SCRIPT).is_file()
+    assert (folder / "conversion" / "base.py").is_file()
+    assert not (folder / "src").exists()
+    shutil.rmtree(tmp_path / "simple")
+    assert find_converter(None, tmp_path / "kept", told.append) == folder
+    assert len(told) == 1
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == [folder.name]
+
+
+def test_an_archive_with_another_checksum_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = write_source_archive(tmp_path / "archives", stated=version())
+    use_index(monkeypatch, tmp_path, archive, sha256="0" * 64)
+    with pytest.raises(NotFoundError, match=r"HASH|hash") as raised:
+        find_converter(None, tmp_path / "kept", lambda _line: None)
+    assert "--converter" in raised.value.remedy
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("stated", "script", "reason"),
+    [("0.0.1", SCRIPT, f"isn't version {version()}"), (version(), "other.py", "holds no convert_hf_to_gguf.py")],
+)
+def test_another_archive_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stated: str, script: str, reason: str
+) -> None:
+    use_index(monkeypatch, tmp_path, write_source_archive(tmp_path / "archives", stated=stated, script=script))
+    with pytest.raises(BackendError, match=reason):
+        find_converter(None, tmp_path / "kept", lambda _line: None)
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_without_a_network_the_way_out_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = write_source_archive(tmp_path / "archives", stated=version())
+    use_index(monkeypatch, tmp_path, archive)
+    archive.unlink()
+    with pytest.raises(NotFoundError, match="can't be fetched") as raised:
+        find_converter(None, tmp_path / "kept", lambda _line: None)
+    assert "--converter DIR" in raised.value.remedy
+    with pytest.raises(NotFoundError, match=r"there is no convert_hf_to_gguf\.py"):
+        find_converter(tmp_path, tmp_path / "kept", lambda _line: None)
+
+
+def test_names_that_llama_cpp_lacks_are_refused_with_what_was_meant(
+    source: Path, tmp_path: Path, converter: Path
+) -> None:
+    out = tmp_path / "base.gguf"
+    with pytest.raises(UsageError, match="did you mean 'q8_0'"):
+        export_base(source, out, kept=tmp_path, converter=converter, quantize="q8")
+    with pytest.raises(UsageError, match="did you mean 'qwen2'"):
+        export_base(source, out, kept=tmp_path, converter=converter, pre="qwen-2")
+    assert list(tmp_path.iterdir()) == []

@@ -39,7 +39,7 @@ def _get(app: ASGIApp, path: str) -> tuple[int, dict[str, object]]:
 
 
 def test_health_is_503_until_the_first_model_is_loaded(tmp_path: Path) -> None:
-    shelf = Shelf(["padlite-tiny"], Paths(config=tmp_path, data=tmp_path), Engines())
+    shelf = Shelf(["padlite-tiny"], Paths(config=tmp_path, data=tmp_path, cache=tmp_path), Engines())
     app = build(shelf, Access()).app
     assert _get(app, "/health") == (503, {"status": "loading", "running": 0, "waiting": 0})
     shelf.ready = True
@@ -47,6 +47,6 @@ def test_health_is_503_until_the_first_model_is_loaded(tmp_path: Path) -> None:
 
 
 def test_the_numbers_are_not_there_unless_asked_for(tmp_path: Path) -> None:
-    shelf = Shelf(["padlite-tiny"], Paths(config=tmp_path, data=tmp_path), Engines())
+    shelf = Shelf(["padlite-tiny"], Paths(config=tmp_path, data=tmp_path, cache=tmp_path), Engines())
     status, record = _get(build(shelf, Access()).app, "/metrics")
     assert (status, record["error"]["code"]) == (404, "not_found")  # type: ignore[index]

@@ -189,7 +189,7 @@ def open_models(
     if source.bundle is not None:
         verify(source.bundle, everything=False)
     room = len(profile.sentences) if sentences is None else sentences
-    require_device(profile)
+    llama_devices.allowed(EngineOptions(device=profile.device, gpu_layers=profile.gpu_layers))  # before anything opens
     with contextlib.ExitStack() as stack:
         reward: OnnxHead | OnnxLm | None = None
         if source.reward is not None:
@@ -241,11 +241,6 @@ def required_text_map(profile: Profile, reward: OnnxHead | OnnxLm | None) -> Tex
 def reads_text(source: Source) -> bool:
     """Tell whether the reward model that *source* names can turn text into weights."""
     return source.reward is not None and has_text_map(source.reward)
-
-
-def require_device(profile: Profile) -> None:
-    """Raise BackendError if the base model can't be where *profile* wants it, UsageError for nonsense."""
-    llama_devices.allowed(EngineOptions(device=profile.device, gpu_layers=profile.gpu_layers))
 
 
 def _contrast(profile: Profile, streams: Streams, base: LlamaModel, template: ChatTemplate) -> ContrastReward:

@@ -25,6 +25,7 @@ class Asked:
     path: str
     range: str
     agent: str
+    encodings: str
 
 
 @dataclass
@@ -101,7 +102,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         hub, url = self.served, urlsplit(self.path)
-        hub.asked.append(Asked(self.path, self.headers.get("Range", ""), self.headers.get("User-Agent", "")))
+        headers = [self.headers.get(name, "") for name in ("Range", "User-Agent", "Accept-Encoding")]
+        hub.asked.append(Asked(self.path, *headers))
         path = unquote(url.path)
         if listing := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/(.+)", path):
             self._list(listing[1], listing[2], blobs="blobs" in parse_qs(url.query))

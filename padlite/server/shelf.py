@@ -15,7 +15,7 @@ import padlite.chat
 from padlite.bundle import find_bundle, list_bundles
 from padlite.chat import Chat
 from padlite.errors import NotFoundError, PadliteError, did_you_mean
-from padlite.opening import find_source, reads_text, require_device
+from padlite.opening import find_source, reads_text
 from padlite.profile import Profile, list_profiles, load_profile
 from padlite.settings import Paths
 
@@ -145,7 +145,6 @@ class Shelf:
             threads=engines.threads, context_length=engines.context_length, gpu_layers=engines.gpu_layers,
             device=engines.device,
         )  # fmt: skip
-        require_device(profile)
         if profile.base is None:
             find_bundle(profile.model, self._paths)
         elif not profile.base.is_file():

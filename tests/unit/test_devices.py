@@ -11,7 +11,7 @@ from padlite.backends import llama_devices
 from padlite.backends.llama import LlamaModel, _layer_attempts
 from padlite.backends.llama_devices import Gpu, allowed, as_list, gpus
 from padlite.errors import BackendError, UsageError
-from padlite.opening import open_models
+from padlite.opening import _engine_options, find_source, open_models
 from padlite.options import EngineOptions
 from padlite.profile import Profile
 
@@ -96,6 +96,12 @@ def test_a_model_that_is_allowed_no_gpu_computes_the_same(random_base: Path) -> 
     ):
         assert cpu.gpu_layers == 0
         assert np.array_equal(cpu.prefill(tokens).logits, auto.prefill(tokens).logits)
+
+
+def test_the_profile_says_where_its_base_runs(random_base: Path) -> None:
+    profile = Profile(base=random_base, device="cpu")
+    options = _engine_options(profile, find_source(profile), parallel=1, sentences=0, hidden_states=False)
+    assert options.device == "cpu"
 
 
 @without_gpu

@@ -73,6 +73,8 @@ def test_a_file_comes_whole_and_only_once(hub: Hub, served: FakeHub, name: str) 
     path = fetch(hub, name, seen=seen)
     assert path.read_bytes() == content
     assert (seen[0], seen[-1]) == (0, len(content))
+    encodings = {asked.encodings for asked in served.paths("resolve")}
+    assert encodings == ({"identity"} if content else set())  # what comes compressed can't be gone on with
     asked = len(served.paths("resolve"))
     assert fetch(hub, name) == path
     assert len(served.paths("resolve")) == asked
@@ -129,8 +131,10 @@ def test_a_hub_that_cannot_go_on_at_that_place_is_asked_from_the_beginning(hub: 
 @pytest.mark.parametrize("change", ["other bytes", "no end"])
 def test_wrong_bytes_are_thrown_away(hub: Hub, served: FakeHub, change: str) -> None:
     served.replace = bytes(len(CONTENT)) if change == "other bytes" else CONTENT + bytes(10**8)
-    error = failing(lambda: fetch(hub), HubError, f"what came is not {FILE} of {NOISE}", DIGEST[:12], "was removed")
-    assert error.exit_code == 1
+    seen: list[int] = []
+    words = (f"what came is not {FILE} of {NOISE}", DIGEST[:12], "was removed")
+    assert failing(lambda: fetch(hub, seen=seen), HubError, *words).exit_code == 1
+    assert max(seen) < len(CONTENT) + 10**6  # the rest of an answer without end is left where it is
     assert (parts(hub), list(hub.cache.rglob(FILE))) == ([], [])
     served.replace = b""
     assert fetch(hub).read_bytes() == CONTENT
@@ -148,6 +152,14 @@ def test_a_file_that_changed_in_the_cache_is_refused(hub: Hub, served: FakeHub) 
     for client in (hub, offline(hub)):
         error = failing(lambda: fetch(client), HubError, f"{FILE} of {NOISE} is damaged")  # noqa: B023  called at once
         assert error.remedy == f"rm {blob}, and pull it again"
+
+
+def test_a_file_that_changed_in_the_cache_is_refused_where_no_commit_leads_to_it_yet(hub: Hub) -> None:
+    path = fetch(hub)
+    path.resolve().write_bytes(b"x" + CONTENT[1:])
+    path.unlink()
+    failing(lambda: fetch(hub), HubError, f"{FILE} of {NOISE} is damaged")
+    assert not path.exists()
 
 
 def test_offline_the_cache_answers_and_nothing_is_asked(hub: Hub, served: FakeHub) -> None:

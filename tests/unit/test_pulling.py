@@ -19,15 +19,16 @@ HASH = "0" * 64
 class Shelf:
     """A hub that has one repository and gives nothing out."""
 
-    def __init__(self, cache: Path, *files: HubFile) -> None:
+    def __init__(self, cache: Path, *files: HubFile, here: bool = False) -> None:
         self.cache = cache
         self.files = files
+        self.here = here
 
     def repository(self, name: str, *, revision: str) -> Repository:
         return Repository(id=name, revision=revision, commit="c" * 40, license="MIT", files=self.files)
 
     def missing_bytes(self, repository: Repository, file: HubFile) -> int:
-        return file.size
+        return 0 if self.here else file.size
 
     def fetch(self, repository: Repository, file: HubFile, *, progress: Callable[[int], None]) -> Path:
         raise FetchedError(file.name)
@@ -109,6 +110,21 @@ def test_names_that_cannot_be_given_are_refused_before_anything_comes(tmp_path: 
 def test_room_is_looked_for_before_anything_comes(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"987654321\.0 GB are needed in .*, and .* GB are free"):
         pull(tmp_path, listed("model.gguf", size=987_654_321_000_000_000), "a/b")
+
+
+OTHER_DISK = Path("/dev/shm")  # noqa: S108
+
+
+@pytest.mark.skipif(not OTHER_DISK.is_dir(), reason="there is no second file system to have the cache on")
+def test_a_cache_on_another_disk_needs_room_for_a_copy(tmp_path: Path) -> None:
+    if OTHER_DISK.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("it is the same file system")
+    files = listed("model.gguf", size=987_654_321_000_000_000)
+    paths = Paths(config=tmp_path / "config", data=tmp_path / "data", cache=tmp_path / "own")
+    with pytest.raises(BackendError, match=r"987654321\.0 GB are needed in .*data"):
+        pulling.pull(wanted("a/b"), Shelf(OTHER_DISK / "none", *files, here=True), paths, Silent())
+    with pytest.raises(FetchedError):
+        pulling.pull(wanted("a/b"), Shelf(tmp_path / "cache", *files, here=True), paths, Silent())
 
 
 @pytest.mark.parametrize("text", ["noise", "ada/", "/ada", "a/b/c", "ada/noise:", "ada/no ise", "../x/y", ""])

@@ -5,8 +5,9 @@ initializers and notes on intermediate values go, so that the pre-flight of the 
 tokens, k candidates, V vocabulary, d width. Runs nothing.
 """
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,7 +133,8 @@ def _may_halve(graph: onnx.GraphProto, name: str, everything: bool) -> bool:
 
 def quantize(model: onnx.ModelProto, bits: int) -> onnx.ModelProto:
     """Return *model* with the weights of its products in *bits* bits, blocks of 32; gathered rows in float16."""
-    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+    with _own_logging():
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     quantizer = MatMulNBitsQuantizer(
         model, bits=bits, block_size=_BLOCK, is_symmetric=True, accuracy_level=4, op_types_to_quantize=("MatMul",)
@@ -142,6 +144,18 @@ def quantize(model: onnx.ModelProto, bits: int) -> onnx.ModelProto:
     quantized: onnx.ModelProto = quantizer.model.model
     halve(quantized, everything=False)
     return quantized
+
+
+@contextlib.contextmanager
+def _own_logging() -> Iterator[None]:
+    """Undo what a library does to the log of the whole program when it is imported."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers
 
 
 def parameters(model: onnx.ModelProto) -> int:

@@ -72,18 +72,8 @@ class Report:
         extras = [word for word, there in (("value head", self.value_head), ("LoRA adapter", self.adapter)) if there]
         return [
             ("written", str(self.path)),
-            (
-                "model",
-                ", ".join(
-                    [
-                        self.architecture,
-                        f"{self.parameters / 1e6:,.1f} M weights",
-                        self.dtype,
-                        *extras,
-                        f"via {self.via}",
-                    ]
-                ),
-            ),
+            ("model", ", ".join([self.architecture, f"{self.parameters / 1e6:,.1f} M weights", self.dtype, *extras])),
+            ("made by", self.via),
             ("size", f"{self.file_bytes / 1e6:,.1f} MB"),
             *self.parity.rows(),
             *(

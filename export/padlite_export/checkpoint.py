@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from padlite.errors import BackendError, NotFoundError, UsageError
+from padlite_export.older_config import older_settings
 
 _HEAD_WEIGHT, _HEAD_BIAS = "v_head.summary.weight", "v_head.summary.bias"
 
@@ -67,7 +68,7 @@ def read_checkpoint(folder: Path, *, adapter: Path | None = None, allow_pickle: 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = _read_config(folder)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -90,6 +91,21 @@ def read_checkpoint(folder: Path, *, adapter: Path | None = None, allow_pickle: 
         tokenizer=tokenizer,
         chat_template=_read_chat_template(folder),
     )
+
+
+def _read_config(folder: Path) -> transformers.PretrainedConfig:
+    """Return the checkpoint's settings, also those that this version of transformers would pass over."""
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    if transformers.__version__.startswith("4."):
+        said = older_settings(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        for name, setting in said.items():
+            if not hasattr(config, name):
+                raise UsageError(
+                    f"transformers {transformers.__version__} can't be told the checkpoint's {name}",
+                    remedy="use --via builder or --via torch, with pip install 'padlite[export]'",
+                )
+            setattr(config, name, setting)
+    return config
 
 
 def safetensors_of(folder: Path) -> list[Path]:

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
 NEEDED = {
     "base": ("torch", "transformers", "onnx", "sentencepiece"),
-    "builder": ("torch", "transformers", "onnx", "onnxruntime_genai"),
-    "torch": ("torch", "transformers", "onnx", "onnxscript"),
+    "reward": ("torch", "transformers", "onnx", "safetensors"),
+    "builder": ("onnxruntime_genai",),
+    "torch": ("onnxscript",),
+    "optimum": ("optimum.exporters.onnx",),
 }
+ROUTES = ("builder", "torch", "optimum")
 DTYPES = ("fp32", "fp16", "int8", "int4")
 _HEADS_OPTIONS = frozenset({"source", "out", "base", "as_json"})
 
@@ -91,8 +94,8 @@ def base(
     help="The base model it is for. A reward LM needs it: both must read the same tokens. A head is tried on it.",
 )  # fmt: skip
 @click.option(
-    "--via", type=click.Choice(("builder", "torch")), default="builder", show_default=True,
-    help="Who makes the graph: onnxruntime-genai's builder, or PyTorch for architectures that it doesn't know.",
+    "--via", type=click.Choice(ROUTES), default="builder", show_default=True,
+    help="Who makes the graph: onnxruntime-genai's builder, PyTorch (for what that doesn't know), or optimum-onnx.",
 )  # fmt: skip
 @click.option("--dtype", type=click.Choice(DTYPES), default="int8", show_default=True, help="How weights are stored.")
 @click.option("--adapter", metavar="DIR", type=click.Path(path_type=Path), help="A LoRA adapter to merge.")
@@ -121,21 +124,23 @@ def reward(
     and tokenizer.json, PAD's value head (v_head.summary) if there is one. What scores otherwise than its source isn't
     written. The options from --via on are for language models.
     """
-    _require_extra(via)
+    _require_extra("reward", extra="optimum" if via == "optimum" else "export")
     from padlite_export.head import export_head, is_head_directory
     from padlite_export.reward import DTYPES as KNOWN
-    from padlite_export.reward import ROUTES, export_reward
+    from padlite_export.reward import ROUTES as KNOWN_ROUTES
+    from padlite_export.reward import export_reward
 
     report: HeadReport | Report
     if is_head_directory(source):
         _refuse_options(context, allowed=_HEADS_OPTIONS)
         report = export_head(source, out, base=base, tell=_tell)
     else:
+        _require_extra(via, extra="optimum" if via == "optimum" else "export")
         report = export_reward(
             source,
             out,
             base=_required(base),
-            via=next(each for each in ROUTES if each == via),
+            via=next(each for each in KNOWN_ROUTES if each == via),
             dtype=next(each for each in KNOWN if each == dtype),
             adapter=adapter,
             name=name,
@@ -180,10 +185,18 @@ def _refuse_options(context: click.Context, *, allowed: Collection[str]) -> None
         )
 
 
-def _require_extra(via: str) -> None:
-    missing = [name for name in NEEDED[via] if importlib.util.find_spec(name) is None]
+def _require_extra(work: str, *, extra: str = "export") -> None:
+    missing = [name for name in NEEDED[work] if not _is_there(name)]
     if missing:
+        where = " in an environment of its own" if extra == "optimum" else ""
         raise NotFoundError(
             f"exporting needs packages that aren't installed ({', '.join(missing)})",
-            remedy="pip install 'padlite[export]'",
+            remedy=f"pip install 'padlite[{extra}]'{where}",
         )
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # not even what it would lie in
+        return False

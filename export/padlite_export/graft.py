@@ -41,7 +41,7 @@ class Output:
 def graft(model: onnx.ModelProto, output: Output, *, metadata: Mapping[str, str]) -> None:
     """Give *model* the inputs and outputs of a reward LM, in place."""
     graph = model.graph
-    _lift_constants(graph)
+    lift_constants(graph)
     matrix = _embedding(graph) if output.matrix is None else _constant(graph, "scores.matrix", output.matrix)
     state = _add(graph, "Gather", [HIDDEN, _constant(graph, "scores.last", np.array(-1))], "scores.hidden", axis=1)
     if output.value_head is not None:
@@ -174,7 +174,7 @@ def _embedding(graph: onnx.GraphProto) -> str:
     raise ValueError("no rows are gathered for the tokens")
 
 
-def _lift_constants(graph: onnx.GraphProto) -> None:
+def lift_constants(graph: onnx.GraphProto) -> None:
     """Turn nodes that hold a constant into initializers."""
     kept: list[onnx.NodeProto] = []
     for node in graph.node:

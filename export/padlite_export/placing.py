@@ -47,6 +47,7 @@ def _move(made: Path, out: Path) -> None:
         if path.exists():
             _settle(path)
     if data.exists():
+        data.chmod(made.stat().st_mode)  # onnx makes it for its owner alone, whatever the umask says
         out.unlink(missing_ok=True)
         data.replace(old_data)
         made.replace(out)

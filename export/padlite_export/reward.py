@@ -26,8 +26,12 @@ from padlite_export.graft import Output, graft, halve, parameters, quantize
 from padlite_export.parity import Parity, compare, step_ms
 from padlite_export.placing import placing
 
-Via: TypeAlias = Literal["builder", "torch"]
-ROUTES: Mapping[Via, str] = {"builder": "padlite_export.builder", "torch": "padlite_export.torch_route"}
+Via: TypeAlias = Literal["builder", "torch", "optimum"]
+ROUTES: Mapping[Via, str] = {
+    "builder": "padlite_export.builder",
+    "torch": "padlite_export.torch_route",
+    "optimum": "padlite_export.optimum_route",
+}
 Dtype: TypeAlias = Literal["fp32", "fp16", "int8", "int4"]
 DTYPES: tuple[Dtype, ...] = ("fp32", "fp16", "int8", "int4")
 

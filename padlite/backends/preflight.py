@@ -41,10 +41,10 @@ _MAX_ENTRIES = 64
 # What the exporters of padlite_export make of the architectures they know.
 _LM_OPERATORS = frozenset(
     {
-        "Add", "Cast", "Concat", "Cos", "Div", "Erf", "Expand", "Gather", "Gelu", "Gemm", "LayerNormalization",
+        "Add", "Cast", "Concat", "Cos", "Div", "Equal", "Erf", "Expand", "Gather", "Gelu", "Gemm", "LayerNormalization",
         "MatMul", "Mul", "Neg", "Pow", "Range", "Reciprocal", "ReduceLogSumExp", "ReduceMean", "ReduceSum", "Relu",
         "Reshape", "Shape", "Sigmoid", "SimplifiedLayerNormalization", "Sin", "Slice", "Split", "Sqrt", "Squeeze",
-        "Sub", "Tanh", "Transpose", "Unsqueeze",
+        "Sub", "Tanh", "Transpose", "Unsqueeze", "Where",
     }
 )  # fmt: skip
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-for _module in ("torch", "transformers", "onnx", "onnxruntime_genai"):
+for _module in ("torch", "transformers", "onnx"):
     pytest.importorskip(_module, reason="needs the export extra: pip install -e '.[export]'")
 
 from padlite_export.random_checkpoint import write_adapter, write_checkpoint  # noqa: E402

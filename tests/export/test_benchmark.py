@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("onnxruntime_genai", reason="needs the export extra: pip install -e '.[export]'")
 pytest.importorskip("gguf", reason="needs the train extra: pip install -e '.[train]'")
 
 from benchmarks.reward_lm import BARS, measure, taking_turns, written

@@ -20,6 +20,8 @@ from padlite_export.random_checkpoint import write_adapter, write_checkpoint, wr
 from padlite_export.reward import Report, export_reward
 from padlite_training.random_llama import LETTERS
 
+pytest.importorskip("onnxruntime_genai", reason="needs the export extra: pip install -e '.[export]'")
+
 TOKENS = [5, 300, 12, 77, 401, 8, 9]
 CANDIDATES = np.array([4, 90, 500], dtype=np.int64)
 
@@ -45,6 +47,8 @@ def test_value_head_and_adapter_really_count(checkpoint: Path, adapter: Path, ex
 def test_weights_lie_beside_the_graph_and_nothing_else_is_left(exported: Report) -> None:
     assert sorted(path.name for path in exported.path.parent.iterdir()) == ["reward.onnx", "reward.onnx.data"]
     assert exported.path.stat().st_size < 50_000
+    data = exported.path.with_name("reward.onnx.data")
+    assert data.stat().st_mode == exported.path.stat().st_mode
 
 
 def test_an_exported_reward_lm_guides_a_chat(exported: Report, random_base: Path) -> None:

@@ -11,6 +11,7 @@ from padlite_export.checkpoint import read_checkpoint
 from padlite_export.random_checkpoint import write_checkpoint
 from padlite_export.reward import Report, export_reward
 
+pytest.importorskip("onnxruntime_genai", reason="needs the export extra: pip install -e '.[export]'")
 pytest.importorskip("onnxscript", reason="needs the export extra: pip install -e '.[export]'")
 
 TOKENS = [5, 300, 12, 77, 401, 8, 9, 20, 21, 22]

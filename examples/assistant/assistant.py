@@ -47,7 +47,7 @@ def main(file: Path, profile: str | None = None) -> None:
             try:
                 answer(chat, rules, file, line)
             except padlite.PadliteError as error:
-                print(f"{error.message}: {error.remedy}", file=sys.stderr)
+                print(f"{error.message} (try: {error.remedy})", file=sys.stderr)
                 if error.exit_code == CONTEXT_FULL:
                     chat.clear()
                     print("We begin anew; what you asked me to remember I still know.", file=sys.stderr)
@@ -57,4 +57,4 @@ if __name__ == "__main__":
     try:
         main(Path(sys.argv[1]), *sys.argv[2:3])
     except (padlite.PadliteError, OSError, IndexError) as problem:
-        sys.exit(f"{problem}\nusage: python assistant.py FACTS.txt [PROFILE]")
+        sys.exit("usage: assistant.py FACTS.txt [PROFILE]" if isinstance(problem, IndexError) else str(problem))

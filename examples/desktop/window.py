@@ -68,7 +68,7 @@ class Engine(QObject):
         try:
             self.chat = padlite.open(self._profile)
         except padlite.PadliteError as error:
-            self.failed.emit(f"{error.message}: {error.remedy}")
+            self.failed.emit(f"{error.message} (try: {error.remedy})")
         else:
             self.opened.emit()
 
@@ -85,7 +85,7 @@ class Engine(QObject):
                     self.said.emit(event.answer.text[heard:], -1, "")
                     self.ended.emit(str(event.answer.finish_reason))
         except padlite.PadliteError as error:
-            self.failed.emit(f"{error.message}: {error.remedy}")
+            self.failed.emit(f"{error.message} (try: {error.remedy})")
 
     def _because(self, token: padlite.Token) -> tuple[int, str]:
         trace = token.trace

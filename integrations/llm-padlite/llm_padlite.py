@@ -21,7 +21,7 @@ class PadliteFailed(llm.ModelError, click.ClickException):
     """What went wrong and what to do, as `llm` shows it: one line, no traceback."""
 
     def __init__(self, error: padlite.PadliteError) -> None:
-        click.ClickException.__init__(self, f"{error.message}: {error.remedy}" if error.remedy else error.message)
+        click.ClickException.__init__(self, f"{error.message} (try: {error.remedy})" if error.remedy else error.message)
 
 
 @llm.hookimpl

@@ -4,6 +4,7 @@ The one place where bundle, engine, reward head, template and session meet. Know
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,9 +16,11 @@ from padlite.backends.llama_grammar import GrammarConstraint
 from padlite.backends.onnx import OnnxHead
 from padlite.backends.onnx_lm import OnnxLm
 from padlite.backends.onnx_reward import has_text_map, open_reward
+from padlite.backends.reward_tokenizer import RewardTokenizer
+from padlite.bridge import BridgedReward
 from padlite.bundle import Bundle, find_bundle, verify
 from padlite.contrast import ContrastReward
-from padlite.errors import BackendError, ProfileError, UsageError
+from padlite.errors import BackendError, ProfileError, RewardMismatchError, UsageError
 from padlite.options import DecodingOptions, EngineOptions
 from padlite.own_heads import own_head
 from padlite.profile import Profile, check_dimensions
@@ -96,7 +99,8 @@ def find_source(profile: Profile, *, paths: Paths | None = None) -> Source:
 class OpenModels:
     """Loaded models that belong together, for any number of conversations, of which *parallel* are answered at a time.
 
-    Each of these has room for *sentences* of its profile beside its own context.
+    Each of these has room for *sentences* of its profile beside its own context. *reward_tokenizer* is there if the
+    reward LM's tokenizer differs from the base's.
     """
 
     source: Source
@@ -105,6 +109,7 @@ class OpenModels:
     template: ChatTemplate
     parallel: int
     sentences: int
+    reward_tokenizer: RewardTokenizer | None = None
     readings: dict[str, Mapping[str, float]] = field(default_factory=dict)
 
     def read(self, profile: Profile) -> Profile:
@@ -128,6 +133,20 @@ class OpenModels:
         """Tell whether `read` would step the base model no more."""
         return not profile.preference_text or profile.preference_text in self.readings
 
+    def _lm_reward(self, reward: OnnxLm, profile: Profile) -> RewardModel:
+        """Return *reward* for one conversation, with a cache of its own."""
+        info, own, template = reward.info, self.reward_tokenizer, self.template
+        if info.chat_template and own is None:
+            template = _template(info.chat_template, self.base.tokenizer)
+        elif info.chat_template and own is not None:
+            template = ChatTemplate(info.chat_template, beginning=own.beginning_text, end=own.end_text)
+        make = LmReward if own is None else functools.partial(BridgedReward, own=own)
+        return make(
+            reward.with_own_cache(), self.base.tokenizer, template=template, dimension=info.dimension,
+            preference=profile.reward_text or info.preference, prompt=info.prompt or PROMPT,
+            base_context_length=self.base.context_length,
+        )  # fmt: skip
+
     @property
     def sequences(self) -> range:
         """The sequences of the base model that conversations may use; the last one is the probe's."""
@@ -149,7 +168,7 @@ class OpenModels:
             )
         rewards: list[RewardModel] = []
         if isinstance(self.reward, OnnxLm):
-            rewards.append(_in_conversation(self.reward, self.base, self.template, profile))
+            rewards.append(self._lm_reward(self.reward, profile))
         elif self.reward is not None:
             rewards.append(self.reward)
         own = base or self.base
@@ -202,10 +221,14 @@ def open_models(
         )
         base = stack.enter_context(LlamaModel.open(source.base, options))
         template = chat_template(base)
-        if reward is not None:
+        own_tokenizer: RewardTokenizer | None = None
+        if isinstance(reward, OnnxLm) and not _shares_tokenizer(reward, base):
+            own_tokenizer = reward.own_tokenizer()
+        elif reward is not None:
             require_same_base(reward, base)
         models = OpenModels(
-            source=source, base=base, reward=reward, template=template, parallel=parallel, sentences=room
+            source=source, base=base, reward=reward, template=template, parallel=parallel, sentences=room,
+            reward_tokenizer=own_tokenizer,
         )  # fmt: skip
         models.read(profile)
         yield models
@@ -274,18 +297,8 @@ def _require_told(profile: Profile, reward: OnnxHead | OnnxLm | None) -> None:
         )
 
 
-def _in_conversation(reward: OnnxLm, base: LlamaModel, template: ChatTemplate, profile: Profile) -> LmReward:
-    """Return *reward* for one conversation, with a cache of its own."""
-    info = reward.info
-    return LmReward(
-        reward.with_own_cache(),
-        base.tokenizer,
-        _template(info.chat_template, base.tokenizer) if info.chat_template else template,
-        dimension=info.dimension,
-        preference=profile.reward_text or info.preference,
-        prompt=info.prompt or PROMPT,
-        base_context_length=base.context_length,
-    )
+def _shares_tokenizer(reward: OnnxLm, base: LlamaModel) -> bool:
+    return reward.reads_tokens_of(vocabulary_size=base.vocabulary_size, tokenizer_sha256=base.tokenizer.sha256)
 
 
 def chat_template(base: LlamaModel) -> ChatTemplate:
@@ -306,7 +319,11 @@ def _template(source: str, tokenizer: LlamaTokenizer) -> ChatTemplate:
 def require_same_base(reward: OnnxHead | OnnxLm, base: LlamaModel) -> None:
     """Raise RewardMismatchError unless *reward* was made for *base*."""
     if isinstance(reward, OnnxLm):
-        reward.require_base(vocabulary_size=base.vocabulary_size, tokenizer_sha256=base.tokenizer.sha256)
+        if not _shares_tokenizer(reward, base):
+            raise RewardMismatchError(
+                "the reward LM has another tokenizer than this base",
+                remedy="export it for this one: padlite export reward … --base BASE.gguf",
+            )
         return
     reward.require_base(
         vocabulary_size=base.vocabulary_size,

@@ -7,11 +7,11 @@ the next prompt begins with exactly what the model's cache holds. Knows the toke
 
 from collections.abc import Sequence
 
-from padlite.seams import Tokenizer
+from padlite.seams import PromptTokenizer
 from padlite.template import ChatTemplate, Message, Segment
 
 
-def prompt_tokens(template: ChatTemplate, tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+def prompt_tokens(template: ChatTemplate, tokenizer: PromptTokenizer, messages: Sequence[Message]) -> list[int]:
     """Return the ids of *messages* rendered by *template*, up to where the answer begins."""
     ids: list[int] = []
     for run in _runs(template.render(messages), messages):
@@ -38,7 +38,7 @@ def _runs(segments: Sequence[Segment], messages: Sequence[Message]) -> list[tupl
     return [*runs, between]
 
 
-def _encode(segments: Sequence[Segment], tokenizer: Tokenizer) -> list[int]:
+def _encode(segments: Sequence[Segment], tokenizer: PromptTokenizer) -> list[int]:
     """Return the ids of consecutive *segments*.
 
     As one text, which is what the model was trained on, unless somebody's words contain the text of a control token:

@@ -22,7 +22,7 @@ PROMPT = (
 )
 """What PAD's reward model is told (its README); the first message takes this form, the others stay as they are."""
 
-_SPARE_TOKENS = 8  # text around a message may be cut into tokens a little differently in another place
+SPARE_TOKENS = 8  # text around a message may be cut into tokens a little differently in another place
 
 
 class ScoringLm(Protocol):
@@ -102,7 +102,7 @@ class LmReward:
         """How much longer than the base's prompt its own is, at most, and by how much its context is shorter."""
         said = [Message(role="user", content="Hello.")]
         own = prompt_tokens(self._template, self._tokenizer, asked(said, self._form, self._preference))
-        return len(own) - len(prompt_tokens(self._template, self._tokenizer, said)) + _SPARE_TOKENS + self._shorter_by
+        return len(own) - len(prompt_tokens(self._template, self._tokenizer, said)) + SPARE_TOKENS + self._shorter_by
 
     def begin(self, messages: Sequence[Message], prompt: Sequence[int], cancelled: Callable[[], bool]) -> None:
         """Note that an answer to *messages* begins; its prompt is made when the first candidates come."""

@@ -118,19 +118,11 @@ class KnownTexts(Protocol):
         ...
 
 
-class Tokenizer(Protocol):
-    """Text to token ids of the base model and back."""
+class PromptTokenizer(Protocol):
+    """Text to token ids, for a prompt."""
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """Return the ids of *text*; control tokens in it are recognized only when *special* is true. Adds no BOS."""
-        ...
-
-    def piece(self, token: int) -> bytes:
-        """Return the bytes that *token* adds to the text; empty for control tokens."""
-        ...
-
-    def is_end(self, token: int) -> bool:
-        """Tell whether *token* ends the answer."""
         ...
 
     @property
@@ -141,6 +133,18 @@ class Tokenizer(Protocol):
     @property
     def beginning(self) -> int | None:
         """The token that must begin every text (BOS), or None if the model wants none."""
+        ...
+
+
+class Tokenizer(PromptTokenizer, Protocol):
+    """Text to token ids of the base model and back."""
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes that *token* adds to the text; empty for control tokens."""
+        ...
+
+    def is_end(self, token: int) -> bool:
+        """Tell whether *token* ends the answer."""
         ...
 
 

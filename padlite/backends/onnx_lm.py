@@ -14,6 +14,7 @@ import numpy as np
 from padlite.backends import preflight
 from padlite.backends.onnx_lm_reader import CANDIDATES, MASK, SCORES, TOKENS, LmInfo, read_lm
 from padlite.backends.onnx_runtime import Session, first_line, open_session, zeros
+from padlite.backends.reward_tokenizer import RewardTokenizer, tokenizer_path
 from padlite.errors import BackendError, ContextFullError, DecodingCancelled, RewardMismatchError
 from padlite.seams import Dimension, FloatArray, TokenArray
 
@@ -27,9 +28,9 @@ class OnnxLm:
     It holds one text: use it for one conversation, from one thread, and `with_own_cache` for others.
     """
 
-    def __init__(self, session: Session, info: LmInfo, context_length: int) -> None:
+    def __init__(self, session: Session, info: LmInfo, context_length: int, path: Path) -> None:
         self._session: Session | None = session
-        self.info = info
+        self.info, self.path = info, path
         self.provider: str = session.get_providers()[0]
         self.context_length: int = min(context_length or info.context_length, info.context_length)
         self.evaluated_tokens: int = 0
@@ -59,27 +60,45 @@ class OnnxLm:
         session = open_session(
             str(path), "cpu" if device == "auto" else device, threads=threads if info.parameters > SMALL else 1
         )
-        return cls(session, info, context_length)
+        return cls(session, info, context_length, path)
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
         """What it scores: one dimension."""
         return (self.info.dimension,)
 
-    def require_base(self, *, vocabulary_size: int, tokenizer_sha256: str) -> None:
-        """Raise RewardMismatchError unless it reads the very tokens of the base model with these properties."""
-        if tokenizer_sha256 != self.info.tokenizer_sha256 or vocabulary_size > self.info.vocabulary_size:
+    def reads_tokens_of(self, *, vocabulary_size: int, tokenizer_sha256: str) -> bool:
+        """Tell whether it reads the very tokens of the base model with these properties."""
+        return tokenizer_sha256 == self.info.tokenizer_sha256 and vocabulary_size <= self.info.vocabulary_size
+
+    def own_tokenizer(self) -> RewardTokenizer:
+        """Return its own tokenizer, for a base with another one.
+
+        Raises RewardMismatchError if it can't be used with one, NotFoundError and BackendError if the tokenizer can't
+        be read (`RewardTokenizer.open`).
+        """
+        if not self.info.tokenizer_json_sha256:
             raise RewardMismatchError(
-                f"the reward LM has another tokenizer than this base (sha256 {self.info.tokenizer_sha256[:8]}… against "
-                f"{tokenizer_sha256[:8]}…)",
-                remedy="export it for this one: padlite export reward … --base BASE.gguf",
+                "the reward LM has another tokenizer than this base, and doesn't bring its own along",
+                remedy="export it again: padlite export reward … --normalized",
             )
+        if not self.info.normalized:
+            raise RewardMismatchError(
+                "the reward LM has another tokenizer than this base, and gives no log-probabilities, which that needs",
+                remedy="export it again: padlite export reward … --normalized",
+            )
+        return RewardTokenizer.open(
+            tokenizer_path(self.path),
+            sha256=self.info.tokenizer_json_sha256,
+            vocabulary_size=self.info.vocabulary_size,
+            end_text=self.info.end_text,
+        )
 
     def with_own_cache(self) -> "OnnxLm":
         """Return the same reward LM for another text: only the cache is its own. Close this one last."""
         if self._session is None:
             raise _closed()
-        return OnnxLm(self._session, self.info, self.context_length)
+        return OnnxLm(self._session, self.info, self.context_length, self.path)
 
     def scores(
         self,

@@ -12,6 +12,7 @@ from padlite.backends.onnx_metadata import Metadata, signature
 from padlite.seams import Dimension
 
 TOKENS, MASK, CANDIDATES, SCORES = "input_ids", "attention_mask", "candidates", "scores"
+_OWN_TOKENIZER = "padlite.tokenizer_json_sha256"
 _CACHE_PARTS = ("key", "value")
 
 
@@ -22,6 +23,8 @@ class LmInfo:
     *caches* are (input, output) names of the KV cache, all of shape (1, *kv_heads*, c, *head_size*), c at least
     *window*, the tokens that a layer with a sliding window looks back (0: none has one); *prompt* and
     *preference* say what it is asked (`padlite.reward_lm`); *chat_template* is empty if its base's is meant.
+    *tokenizer_json_sha256* is that of the tokenizer file beside it, empty if it brings none along; *end_text* the text
+    of the token that ends its texts.
     """
 
     dimension: Dimension
@@ -34,6 +37,8 @@ class LmInfo:
     head_size: int
     window: int
     tokenizer_sha256: str
+    tokenizer_json_sha256: str
+    end_text: str
     prompt: str
     preference: str
     chat_template: str
@@ -57,6 +62,8 @@ def read_lm(model: onnx.Model) -> LmInfo:
         head_size=head_size,
         window=max((0, *_windows(model.graph))),
         tokenizer_sha256=metadata.sha256("padlite.tokenizer_sha256"),
+        tokenizer_json_sha256=metadata.sha256(_OWN_TOKENIZER) if _OWN_TOKENIZER in metadata.values else "",
+        end_text=metadata.values.get("padlite.end_text", ""),
         prompt=_read_prompt(metadata),
         preference=metadata.values.get("padlite.preference", ""),
         chat_template=metadata.values.get("padlite.chat_template", ""),

@@ -10,7 +10,7 @@ import pytest
 from padlite.backends import onnx_schema as onnx
 from padlite.backends.onnx_lm import OnnxLm
 from padlite.backends.onnx_reward import open_reward
-from padlite.errors import BackendError, ContextFullError, DecodingCancelled, RewardMismatchError, UsageError
+from padlite.errors import BackendError, ContextFullError, DecodingCancelled, UsageError
 from padlite.scoring import choose, combine, pad_rewards
 from tests import lms
 from tests.heads import edit, set_metadata, write_small_head
@@ -126,11 +126,10 @@ def test_two_conversations_keep_their_own_caches(lm: OnnxLm) -> None:
     np.testing.assert_allclose(scores, lms.reference_scores(WEIGHTS, TEXT)[CANDIDATES], atol=1e-4)
 
 
-def test_another_tokenizer_or_a_larger_vocabulary_is_refused(lm: OnnxLm) -> None:
-    lm.require_base(vocabulary_size=40, tokenizer_sha256=lms.SHA256)
+def test_a_base_with_another_tokenizer_or_a_larger_vocabulary_is_told_apart(lm: OnnxLm) -> None:
+    assert lm.reads_tokens_of(vocabulary_size=40, tokenizer_sha256=lms.SHA256)
     for size, sha256 in ((41, lms.SHA256), (40, "f" * 64)):
-        with pytest.raises(RewardMismatchError, match="another tokenizer"):
-            lm.require_base(vocabulary_size=size, tokenizer_sha256=sha256)
+        assert not lm.reads_tokens_of(vocabulary_size=size, tokenizer_sha256=sha256)
 
 
 def test_the_kind_decides_what_is_opened(tmp_path: Path) -> None:

@@ -152,12 +152,15 @@ def verify(bundle: Bundle, *, everything: bool) -> None:
     """
     for each in bundle.files:
         verify_file(bundle, each, hashed=everything or each.size <= ALWAYS_HASHED_BYTES)
-    if bundle.reward is not None:
-        data = bundle.reward.name + ".data"
-        if (bundle.folder / data).exists() and data not in {each.name for each in bundle.files}:
-            raise BackendError(
-                f"{data} of model {bundle.name!r} is not in its manifest", remedy=f"remove {bundle.folder / data}"
-            )
+    for path in companions(bundle.reward) if bundle.reward else ():
+        if path.name not in {each.name for each in bundle.files}:
+            raise BackendError(f"{path.name} of model {bundle.name!r} is not in its manifest", remedy=f"remove {path}")
+
+
+def companions(reward: Path) -> list[Path]:
+    """Return the files that lie beside the reward model *reward* and belong to it: its weights, its own tokenizer."""
+    paths = (reward.with_name(reward.name + end) for end in (".data", ".tokenizer.json"))
+    return [path for path in paths if path.exists()]
 
 
 def verify_file(bundle: Bundle, file: BundleFile, *, hashed: bool) -> None:
@@ -199,7 +202,7 @@ def write_manifest(
 ) -> Bundle:
     """Write `bundle.toml` for the model files in *folder*, replacing an older one, and return the bundle.
 
-    Lists the base model, the reward model and its data file with their sizes and sha256; the card is not listed, so
+    Lists the base model, the reward model and its companions with their sizes and sha256; the card is not listed, so
     that it may be edited. Raises NotFoundError for a missing file.
     """
     document = tomlkit.document()
@@ -213,8 +216,7 @@ def write_manifest(
         entries = ({"name": d.name, "description": d.description, "scale": d.scale} for d in dimensions)
         document.add("dimensions", _tables(entries))
     listed = [each for each in (base, reward) if each]
-    if reward and (folder / f"{reward}.data").exists():
-        listed.append(f"{reward}.data")
+    listed += [path.name for path in companions(folder / reward)] if reward else []
     document.add("files", _tables(_describe(folder / each) for each in listed))
     if training:
         document.add("training", tomlkit.item(dict(training)))

@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from padlite.backends import preflight
 from padlite.backends.onnx_reward import open_reward
-from padlite.bundle import MANIFEST, Bundle, load_bundle, verify, write_manifest
+from padlite.bundle import MANIFEST, Bundle, companions, load_bundle, verify, write_manifest
 from padlite.errors import BackendError, NotFoundError, PadliteError, UsageError
 from padlite.naming import check_name
 from padlite.opening import open_chat
@@ -75,9 +75,8 @@ def build(parts: Parts, target: Path) -> Bundle:
         if parts.reward is not None:
             reward = parts.reward.name  # the graph names its data file, so neither can be renamed
             _copy(parts.reward, folder / reward)
-            data = parts.reward.with_name(f"{reward}.data")
-            if data.is_file():
-                _copy(data, folder / data.name)
+            for path in companions(parts.reward):
+                _copy(path, folder / path.name)
         if parts.card is not None:
             _copy(parts.card, folder / "card.md")
         dimensions: tuple[Dimension, ...] = ()

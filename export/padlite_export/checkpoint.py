@@ -30,6 +30,7 @@ class Checkpoint:
     value_head: tuple[torch.Tensor, torch.Tensor] | None
     tokenizer: Tokenizer
     chat_template: str
+    end_text: str
 
     @property
     def kind(self) -> str:
@@ -90,6 +91,7 @@ def read_checkpoint(folder: Path, *, adapter: Path | None = None, allow_pickle: 
         value_head=value_head,
         tokenizer=tokenizer,
         chat_template=_read_chat_template(folder),
+        end_text=_read_end_text(folder),
     )
 
 
@@ -156,6 +158,13 @@ def _read_chat_template(folder: Path) -> str:
         return beside.read_text(encoding="utf-8")
     template = json.loads(settings.read_text(encoding="utf-8")).get("chat_template", "") if settings.is_file() else ""
     return template if isinstance(template, str) else ""
+
+
+def _read_end_text(folder: Path) -> str:
+    """Return the text of the token that ends a text, empty if the tokenizer's settings don't say."""
+    settings = folder / "tokenizer_config.json"
+    end = json.loads(settings.read_text(encoding="utf-8")).get("eos_token") if settings.is_file() else ""
+    return str(end.get("content", "")) if isinstance(end, dict) else str(end or "")
 
 
 def _read_value_head(folder: Path, width: int) -> tuple[torch.Tensor, torch.Tensor] | None:

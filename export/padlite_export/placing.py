@@ -14,13 +14,15 @@ from safetensors import SafetensorError
 
 from padlite.errors import BackendError, UsageError
 
+_COMPANIONS = (".data", ".tokenizer.json")
+
 
 @contextlib.contextmanager
 def placing(out: Path) -> Iterator[Path]:
     """Give a path called like *out* in a hidden folder beside it; when the body ends well, the file moves to *out*.
 
-    Its data (`NAME.data`) moves with it. Raises UsageError if there is no folder to write into, PadliteError when
-    writing fails: a full disk, missing rights.
+    Its data and its tokenizer (`NAME.data`, `NAME.tokenizer.json`) move with it. Raises UsageError if there is no
+    folder to write into, PadliteError when writing fails: a full disk, missing rights.
     """
     if out.is_dir():
         raise UsageError(f"{out} is a folder", remedy="name a file with --out, such as reward.onnx")
@@ -41,19 +43,21 @@ def placing(out: Path) -> Iterator[Path]:
 
 
 def _move(made: Path, out: Path) -> None:
-    """Put data and graph in place. An old graph goes first: it must never stand beside another one's data."""
-    data, old_data = (path.with_name(f"{path.name}.data") for path in (made, out))
-    for path in (data, made):
+    """Put graph and companions in place. An old graph goes first: it must never stand beside another one's data."""
+    companions = {made.with_name(made.name + end): out.with_name(out.name + end) for end in _COMPANIONS}
+    new = {path: target for path, target in companions.items() if path.exists()}
+    for path in (*new, made):
         if path.exists():
             _settle(path)
-    if data.exists():
-        data.chmod(made.stat().st_mode)  # onnx makes it for its owner alone, whatever the umask says
+    if new:
         out.unlink(missing_ok=True)
-        data.replace(old_data)
-        made.replace(out)
-    else:
-        made.replace(out)
-        old_data.unlink(missing_ok=True)
+    for path, target in new.items():
+        path.chmod(made.stat().st_mode)  # onnx makes the data for its owner alone, whatever the umask says
+        path.replace(target)
+    made.replace(out)
+    for path, target in companions.items():
+        if path not in new:
+            target.unlink(missing_ok=True)
 
 
 def _settle(path: Path) -> None:

@@ -4,6 +4,7 @@ Read, build, graft, quantize, write beside the target, prove, and only then put 
 """
 
 import dataclasses
+import hashlib
 import importlib
 import json
 import shutil
@@ -18,6 +19,7 @@ import transformers
 import padlite
 from padlite.backends.llama import LlamaModel
 from padlite.backends.onnx_lm import OnnxLm
+from padlite.backends.reward_tokenizer import tokenizer_path
 from padlite.errors import BackendError, UsageError
 from padlite.options import EngineOptions
 from padlite.reward_lm import PROMPT
@@ -108,7 +110,7 @@ def export_reward(
     """
     tell("reading the checkpoint")
     checkpoint = read_checkpoint(source, adapter=adapter)
-    sha256 = _require_same_tokenizer(checkpoint, base)
+    sha256 = _tokenizer_sha256(checkpoint, base, normalized=normalized)
     _require_space(out.parent, checkpoint)
     with placing(out) as made:
         tell("building the graph")
@@ -122,6 +124,8 @@ def export_reward(
             "padlite.context_length": str(checkpoint.model.config.max_position_embeddings),
             "padlite.parameters": str(parameters(model)),
             "padlite.tokenizer_sha256": sha256,
+            "padlite.tokenizer_json_sha256": _own_sha256(checkpoint),
+            "padlite.end_text": checkpoint.end_text,
             "padlite.prompt": PROMPT,
             "padlite.preference": preference,
             "padlite.chat_template": checkpoint.chat_template,
@@ -133,6 +137,7 @@ def export_reward(
         graft(model, _output_of(checkpoint, normalized=normalized), metadata=metadata)
         tell(f"writing weights as {dtype}")
         _save(_as_dtype(model, dtype), made)
+        shutil.copyfile(_tokenizer_file(checkpoint), tokenizer_path(made))
         tell("comparing it with the checkpoint")
         return _prove(checkpoint, made, out=out, via=via, dtype=dtype, adapter=adapter is not None)
 
@@ -144,19 +149,32 @@ def _graph_of(checkpoint: Checkpoint, via: Via, work: Path) -> onnx.ModelProto:
     return build(checkpoint, work)
 
 
-def _require_same_tokenizer(checkpoint: Checkpoint, base: Path) -> str:
-    """Return the fingerprint of the base's tokenizer, or raise UsageError if the checkpoint reads other tokens."""
+def _tokenizer_sha256(checkpoint: Checkpoint, base: Path, *, normalized: bool) -> str:
+    """Return the fingerprint of the base's tokenizer, or of the checkpoint's own if that reads other tokens.
+
+    Raises UsageError for other tokens unless scores are *normalized*, which the bridge between the two needs.
+    """
     with LlamaModel.open(base, EngineOptions(context_length=32, gpu_layers=0, hidden_states=False)) as model:
         if model.vocabulary_size > checkpoint.model.get_output_embeddings().weight.shape[0]:
             differs: str | None = "a larger vocabulary"
         else:
             differs = next((repr(text) for text in AWKWARD if _ids(checkpoint, text) != _base_ids(model, text)), None)
-        if differs is not None:
-            raise UsageError(
-                f"the reward LM and {base.name} don't read the same tokens (they differ at {differs})",
-                remedy="name a base model of the same family with --base",
-            )
-        return model.tokenizer.sha256
+        if differs is None:
+            return model.tokenizer.sha256
+    if not normalized:
+        raise UsageError(
+            f"the reward LM and {base.name} don't read the same tokens (they differ at {differs})",
+            remedy="name a base model of the same family with --base, or export log-probabilities: --normalized",
+        )
+    return _own_sha256(checkpoint)
+
+
+def _own_sha256(checkpoint: Checkpoint) -> str:
+    return hashlib.sha256(_tokenizer_file(checkpoint).read_bytes()).hexdigest()
+
+
+def _tokenizer_file(checkpoint: Checkpoint) -> Path:
+    return checkpoint.folder / "tokenizer.json"
 
 
 def _ids(checkpoint: Checkpoint, text: str) -> list[int]:
@@ -224,7 +242,7 @@ def _prove(checkpoint: Checkpoint, made: Path, *, out: Path, via: Via, dtype: Dt
             dtype=dtype,
             scores="logprob" if lm.info.normalized else "logit",
             parameters=lm.info.parameters,
-            file_bytes=sum(path.stat().st_size for path in made.parent.glob(f"{made.name}*")),
+            file_bytes=sum(path.stat().st_size for path in (made, made.with_name(f"{made.name}.data"))),
             value_head=checkpoint.value_head is not None,
             adapter=adapter,
             parity=parity,

@@ -1,5 +1,6 @@
 """A chat with a reward LM from a file, as a person asks for it in a profile."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from padlite.backends.llama import LlamaModel
 from padlite_training.chat_format import CHAT_TEMPLATE
-from tests import lms
+from tests import lms, vocabularies
 from tests.command_line import Home
 
 SAID = ("chat", "-p", "Hello there.", "--json", "--max-tokens", "16", "--threads", "1")
@@ -69,8 +70,39 @@ def test_a_profile_with_a_reward_lm_is_checked_like_any_other(guided_home: Home)
     assert shown["reward_text"] == "helpfulness"
 
 
-def test_a_reward_lm_for_another_tokenizer_is_refused(guided_home: Home) -> None:
+def test_a_reward_lm_with_another_tokenizer_that_it_does_not_bring_along_is_refused(guided_home: Home) -> None:
     lms.write_lm(guided_home.folder / "lm.onnx", lms.random_weights(512, 32), context_length=512)
     refused = guided_home.run(*SAID)
     assert refused.returncode == 5
     assert "another tokenizer" in refused.stderr
+
+
+@pytest.fixture
+def bridged_home(guided_home: Home) -> Home:
+    """The same with a reward LM that reads other tokens, and brings along which."""
+    path = guided_home.folder / "lm.onnx"
+    tokenizer = vocabularies.place(path, vocabularies.trained("spaces").to_str())
+    lms.write_lm(
+        path, lms.random_weights(480, 32), normalized=True, context_length=512,
+        metadata={
+            "padlite.preference": "", "padlite.chat_template": CHAT_TEMPLATE,
+            "padlite.tokenizer_json_sha256": hashlib.sha256(tokenizer.read_bytes()).hexdigest(),
+        },
+    )  # fmt: skip
+    return guided_home
+
+
+def test_a_reward_lm_with_its_own_tokenizer_guides(bridged_home: Home) -> None:
+    guided = json.loads(bridged_home.run(*SAID).stdout)
+    plain = json.loads(bridged_home.run(*SAID, "--strength", "0").stdout)
+    assert guided["changed_tokens"] > 0 == plain["changed_tokens"]
+    assert guided["text"] != plain["text"]
+
+
+def test_a_tokenizer_that_was_changed_is_one_clear_line(bridged_home: Home) -> None:
+    with (bridged_home.folder / "lm.onnx.tokenizer.json").open("a", encoding="utf-8") as file:
+        file.write(" ")
+    refused = bridged_home.run(*SAID)
+    assert refused.returncode == 5
+    assert "lm.onnx.tokenizer.json isn't the tokenizer that the reward LM was exported with" in refused.stderr
+    assert "Traceback" not in refused.stderr

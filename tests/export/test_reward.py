@@ -45,7 +45,9 @@ def test_value_head_and_adapter_really_count(checkpoint: Path, adapter: Path, ex
 
 
 def test_weights_lie_beside_the_graph_and_nothing_else_is_left(exported: Report) -> None:
-    assert sorted(path.name for path in exported.path.parent.iterdir()) == ["reward.onnx", "reward.onnx.data"]
+    assert sorted(path.name for path in exported.path.parent.iterdir()) == [
+        "reward.onnx", "reward.onnx.data", "reward.onnx.tokenizer.json",
+    ]  # fmt: skip
     assert exported.path.stat().st_size < 50_000
     data = exported.path.with_name("reward.onnx.data")
     assert data.stat().st_mode == exported.path.stat().st_mode
@@ -107,6 +109,26 @@ def test_a_base_that_reads_other_tokens_is_refused(checkpoint: Path, random_base
     write_tokenizer(source, 512, letters=LETTERS[::-1])
     with pytest.raises(UsageError, match="don't read the same tokens"):
         export_reward(source, tmp_path / "reward.onnx", base=random_base)
+
+
+def test_with_log_probabilities_it_guides_a_base_that_reads_other_tokens(
+    checkpoint: Path, random_base: Path, tmp_path: Path
+) -> None:
+    source = shutil.copytree(checkpoint, tmp_path / "other")
+    write_tokenizer(source, 512, letters=LETTERS[::-1])
+    report = export_reward(
+        source, tmp_path / "reward.onnx", base=random_base, dtype="fp32", normalized=True, preference="funny"
+    )  # fmt: skip
+    profile = Profile(
+        base=random_base, reward=report.path, preferences={"preference": 1.0}, decoding={"max_tokens": 12}, threads=1
+    )
+    with open_chat(profile) as chat:
+        assert chat.models.reward_tokenizer is not None
+        for _ in chat.session.say("Hello."):
+            pass
+        trace = chat.session.last
+    assert trace is not None
+    assert trace.changed > 0 == trace.fallbacks
 
 
 def _no_config(folder: Path) -> None:

@@ -29,6 +29,7 @@ def _write(folder: Path, *, name: str = "mine", data: bool = False) -> Bundle:
     (folder / "reward.onnx").write_bytes(b"reward model")
     if data:
         (folder / "reward.onnx.data").write_bytes(b"weights")
+        (folder / "reward.onnx.tokenizer.json").write_bytes(b"tokenizer")
     return write_manifest(
         folder,
         name=name,
@@ -77,7 +78,9 @@ def test_what_is_written_is_what_is_read(bundle: Bundle, tmp_path: Path) -> None
 
 def test_the_data_file_of_a_reward_model_is_listed(tmp_path: Path) -> None:
     bundle = _write(tmp_path / "mine", data=True)
-    assert [each.name for each in bundle.files] == ["base.gguf", "reward.onnx", "reward.onnx.data"]
+    assert [each.name for each in bundle.files] == [
+        "base.gguf", "reward.onnx", "reward.onnx.data", "reward.onnx.tokenizer.json",
+    ]  # fmt: skip
 
 
 def test_a_bundle_may_have_no_reward_model(tmp_path: Path) -> None:
@@ -179,7 +182,7 @@ def _make_folder(path: Path) -> None:
     path.mkdir()
 
 
-@pytest.mark.parametrize("name", ["base.gguf", "reward.onnx", "reward.onnx.data"])
+@pytest.mark.parametrize("name", ["base.gguf", "reward.onnx", "reward.onnx.data", "reward.onnx.tokenizer.json"])
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [

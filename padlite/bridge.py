@@ -58,7 +58,7 @@ class BridgedReward:
         prompt: str = PROMPT,
         base_context_length: int = 0,
     ) -> None:
-        self.dimensions = (dimension,)
+        self.dimensions: tuple[Dimension, ...] = (dimension,)
         self._lm, self._tokenizer, self._own, self._template = lm, tokenizer, own, template
         self._preference, self._form, self._base_context_length = preference, prompt, base_context_length
         self._held, self._end = HeldText(lm), own.end(template)

@@ -30,7 +30,8 @@ class OnnxLm:
 
     def __init__(self, session: Session, info: LmInfo, context_length: int, path: Path) -> None:
         self._session: Session | None = session
-        self.info, self.path = info, path
+        self.info: LmInfo = info
+        self.path: Path = path
         self.provider: str = session.get_providers()[0]
         self.context_length: int = min(context_length or info.context_length, info.context_length)
         self.evaluated_tokens: int = 0

@@ -43,11 +43,11 @@ class RewardTokenizer:
         self._continuing = Tokenizer.from_str(json.dumps(parts))
         self._continuing.encode_special_tokens = True  # to encode their characters, that is
         added = self._whole.get_added_tokens_decoder().values()
-        self.control_texts = frozenset(token.content for token in added)
-        self._control = frozenset(token.content for token in added if token.special)
+        self.control_texts: frozenset[str] = frozenset(token.content for token in added)
+        self._control: frozenset[str] = frozenset(token.content for token in added if token.special)
         self.vocabulary_size: int = max(self._whole.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-        self.beginning = _first_added(self._whole)
-        self.end_text = end_text
+        self.beginning: int | None = _first_added(self._whole)
+        self.end_text: str = end_text
         self._letters = _byte_letters() if '"ByteLevel"' in source else ""
 
     @classmethod

@@ -28,6 +28,7 @@ from padlite.opening import require_same_base
 from padlite.options import EngineOptions
 from padlite.scoring import top_k
 from padlite.seams import Dimension, FloatArray, Step, TokenArray
+from padlite.text_map import TextMap
 from padlite_export.parity import CANDIDATES, TEXT, Comparing, Comparison, Parity
 from padlite_export.placing import placing
 
@@ -138,6 +139,9 @@ def read_head_directory(folder: Path) -> HeadArrays:
                 ),
                 tokenizer_sha256=str(record["tokenizer_sha256"]),
                 probe=Probe(text=str(record["probe_text"]), hidden=arrays["probe"]),
+                text_map=TextMap(names=tuple(str(each["name"]) for each in listed), matrix=arrays["text_map"])
+                if "text_map" in arrays.files
+                else None,
                 provenance={
                     **{str(key): str(value) for key, value in cast(dict[str, str], record["provenance"]).items()},
                     "base_sha256": str(record["base_sha256"]),

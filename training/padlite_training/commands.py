@@ -52,6 +52,11 @@ def train() -> None:
 @click.option("--context-length", default=0, help="In tokens; 0 is the model's own, at most 8192.")
 @click.option("--threads", default=0, help="0 is one per physical core.")
 @click.option("--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where the head is fitted.")
+@click.option("--text-rate", default=_DEFAULTS.text_rate, show_default=True, help="Learning rate of the text map.")
+@click.option(
+    "--onto", type=click.Path(path_type=Path), metavar="ONNX",
+    help="A head of this model: keep its dimensions, and train only the map from text to weights.",
+)  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace a head that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def head(
@@ -70,6 +75,8 @@ def head(
     context_length: int,
     threads: int,
     device: str,
+    text_rate: float,
+    onto: Path | None,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -81,10 +88,11 @@ def head(
     with _extra("train"):
         from padlite_training.pairs.training import TrainingOrder, train_head
     order = TrainingOrder(
-        base=_base_of(model), pairs=pairs, out=out, candidates=candidates, context_length=context_length,
-        threads=threads, device=device, held_out=held_out, force=force,
+        base=base_of(model), pairs=pairs, out=out, candidates=candidates, context_length=context_length,
+        threads=threads, device=device, held_out=held_out, force=force, onto=onto,
         plan=dataclasses.replace(
-            _DEFAULTS, rank=rank, kl=kl, likelihood=likelihood, rate=rate, epochs=epochs, seed=seed
+            _DEFAULTS, rank=rank, kl=kl, likelihood=likelihood, rate=rate, epochs=epochs, seed=seed,
+            text_rate=text_rate,
         ),
     )  # fmt: skip
     with stoppable() as cancelled:
@@ -172,7 +180,7 @@ def _profile_of(name: str | None, model: str | None, reward: Path | None, thread
     profile = load_profile(name) if name is not None else Profile()
     if model is not None:
         profile = (
-            dataclasses.replace(profile, base=_base_of(model).absolute(), reward=None)
+            dataclasses.replace(profile, base=base_of(model).absolute(), reward=None)
             if _is_file(model)
             else dataclasses.replace(profile, model=model, base=None, reward=None)
         )
@@ -255,7 +263,7 @@ def _is_file(model: str) -> bool:
     return path.suffix.lower() == ".gguf" or len(path.parts) > 1 or path.is_file()
 
 
-def _base_of(model: str) -> Path:
+def base_of(model: str) -> Path:
     """Return the GGUF that *model* means: a file, or a bundle's base."""
     return Path(model).expanduser() if _is_file(model) else find_bundle(model).base
 
@@ -276,6 +284,13 @@ def _print_report(report: "Report", out: Path) -> None:
         "mean", str(mean.pairs), f"{mean.pair_accuracy:.2f}", f"{mean.policy_accuracy:.2f}", f"{mean.base_accuracy:.2f}"
     )
     Console(highlight=False).print(table)
+    if report.text is not None:
+        text = report.text
+        click.echo(
+            f"in words: {text.texts} texts, {text.held_out_texts} of them held out; policy accuracy "
+            f"{text.policy_accuracy:.3f} ± {text.policy_error:.3f} on {text.pairs} held-out pairs, base alone "
+            f"{text.base_accuracy:.3f}"
+        )
     click.echo(
         f"{report.states:,} states; harvest {report.harvest_s:.0f} s, fit {report.fit_s:.0f} s "
         f"({report.epochs} epochs), peak memory {report.peak_memory_mib:,.0f} MiB"

@@ -10,6 +10,7 @@ import numpy as np
 from padlite.backends.llama import LlamaModel
 from padlite.backends.onnx_head import HalfArray, Probe, write_head
 from padlite.seams import Dimension, FloatArray
+from padlite.text_map import TextMap
 from padlite_training.styles import DESCRIPTIONS, STYLES
 
 PROBE_TEXT = "Hello there! How are you doing today? I would like to talk about films and music."
@@ -59,6 +60,7 @@ def write_reward(
     table: FloatArray,
     base: LlamaModel,
     provenance: Mapping[str, str],
+    text_map: TextMap | None = None,
 ) -> None:
     """Write *head* for *base*, whose output table is *table* (V, d), to *path*."""
     rows, maps = balanced(head, table)
@@ -70,4 +72,5 @@ def write_reward(
         tokenizer_sha256=base.tokenizer.sha256,
         probe=Probe(text=PROBE_TEXT, hidden=base.unit_hidden_state(PROBE_TEXT)),
         provenance=provenance,
+        text_map=text_map,
     )

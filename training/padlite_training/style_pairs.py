@@ -4,7 +4,8 @@
 
 Writes `train.jsonl`, and to judge by, which nothing may be trained on: `own.jsonl` (situations that the bundled model
 has never seen, in eight styles); with --data also `scenarios.jsonl` (such situations of the public small talk, in the
-five styles that it comes in) and `wordings.jsonl` (other wordings of seen ones). In every situation each style is
+five styles that it comes in) and `wordings.jsonl` (other wordings of seen ones); and the texts that say a style in
+words, `instructions.jsonl` and `everyday.jsonl`. In every situation each style is
 preferred as often as it is turned down, so a model that ignores what is wanted is right in half of the pairs.
 """
 
@@ -17,11 +18,15 @@ from pathlib import Path
 
 from padlite.errors import PadliteError
 from padlite_training.corpus import read_small_talk
+from padlite_training.preference_texts import EVERYDAY, instructions, merged, read_texts, write_texts
 from padlite_training.split import Scenario
-from padlite_training.styles import PUBLIC_STYLES, SENTENCES, STYLES
+from padlite_training.styles import PUBLIC_STYLES, STYLES
 
 IN_WORDS_EVERY = 3
 """Every third round of pairs says in words what is preferred, for the second stage of the training."""
+
+NEUTRAL_SHARE = 0.1
+"""Of these pairs say something that asks for neither answer, and prefer either of the two."""
 
 
 def pairs_of(
@@ -32,20 +37,21 @@ def pairs_of(
     In a round the styles stand in a circle, and each is preferred to the next one; styles that share an answer are left
     out of it. *in_words*: some rounds name a preference instead of a dimension.
     """
-    rng = random.Random(f"{seed} {scenario.name}")
+    rng, told = random.Random(f"{seed} {scenario.name}"), merged([instructions(), read_texts(EVERYDAY)])
     for number in range(rounds):
         circle = _different(scenario, styles, rng)
         question = rng.choice(scenario.questions)
         for style, other in zip(circle, [*circle[1:], *circle[:1]], strict=True):
             if style == other:
                 continue
-            wanted = (
-                {"preference": rng.choice(SENTENCES[style])}
-                if in_words and number % IN_WORDS_EVERY == IN_WORDS_EVERY - 1
-                else {"dimension": style}
-            )
+            wanted, answers = {"dimension": style}, (scenario.answers[style], scenario.answers[other])
+            if in_words and number % IN_WORDS_EVERY == IN_WORDS_EVERY - 1:
+                wanted = {"preference": rng.choice(told[style])}
+                if rng.random() < NEUTRAL_SHARE:
+                    wanted = {"preference": rng.choice(told[None])}
+                    answers = answers if rng.random() < 0.5 else answers[::-1]
             yield {
-                "prompt": question, "chosen": scenario.answers[style], "rejected": scenario.answers[other],
+                "prompt": question, "chosen": answers[0], "rejected": answers[1],
                 **wanted, "group": scenario.name,
             }  # fmt: skip
 
@@ -88,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "scenarios": (split.scenarios, PUBLIC_STYLES),
             "own": (split.own, STYLES),
         }
+        write_texts(options.out / "instructions.jsonl", instructions())
+        write_texts(options.out / "everyday.jsonl", read_texts(EVERYDAY))
         for name, (scenarios, styles) in parts.items():
             if scenarios:
                 path = options.out / f"{name}.jsonl"

@@ -24,7 +24,7 @@ from padlite_training.judging.rivals import BestOf, Guided, Plain, Prompted, Riv
 from padlite_training.judging.speaker import Speaker
 from padlite_training.pairs.reading import Pair, PairsError, read_pairs, require_known_dimensions
 from padlite_training.pairs.split import split_by_group
-from padlite_training.pairs.training import Teller
+from padlite_training.pairs.telling import Teller
 
 RIVALS = ("plain", "prompt", "head", "contrast", "best-of-n")
 STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0)

@@ -4,7 +4,7 @@ The states stay on disk and are read batch by batch. Knows neither the base mode
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,17 +136,17 @@ def fit_pairs(
     kept = {name: value.clone() for name, value in head.state_dict().items()}
     step = best_epoch = 0
     for epoch in range(1, plan.epochs + 1):
-        for pairs in _chunks(order.permutation(training), plan.batch_pairs):
+        for pairs in chunks(order.permutation(training), plan.batch_pairs):
             if cancelled():
                 raise DecodingCancelled("stopped", remedy="")
             step += 1
             optimizer.zero_grad()
             loss = pair_loss(head, batches.batch(pairs), batches.rows, plan)
-            _require_number(loss.item(), step, plan)
+            require_number(loss.item(), step, f"--rate {plan.rate / 3:.2g}")
             loss.backward()
             optimizer.step()
         judged = held_loss(head, batches, held_out, plan)
-        _require_number(judged, step, plan)
+        require_number(judged, step, f"--rate {plan.rate / 3:.2g}")
         progress(epoch, judged)
         logger.info("epoch %d: held-out loss %.4f", epoch, judged)
         if judged < best - 1e-4:
@@ -167,7 +167,7 @@ def held_loss(head: LowRankHead, batches: PairBatches, pairs: IndexArray, plan: 
     """Return the mean loss over *pairs*."""
     parts = [
         (pair_loss(head, batches.batch(part), batches.rows, plan).item(), len(part))
-        for part in _chunks(pairs, plan.batch_pairs)
+        for part in chunks(pairs, plan.batch_pairs)
     ]
     return sum(loss * count for loss, count in parts) / sum(count for _, count in parts)
 
@@ -175,26 +175,33 @@ def held_loss(head: LowRankHead, batches: PairBatches, pairs: IndexArray, plan: 
 @torch.no_grad()
 def judge_pairs(head: FittedHead, batches: PairBatches, pairs: IndexArray, *, clamp: float) -> JudgedPairs:
     """Return what *head* at strength 1 makes of *pairs*, under the weights with which they are in *batches*."""
-    module = batches.unfold(head, clamp=clamp)
+    found = (batches.batch(part) for part in chunks(pairs, 64))
+    return judge_batches(batches.unfold(head, clamp=clamp), batches.rows, found)
+
+
+@torch.no_grad()
+def judge_batches(module: LowRankHead, rows: torch.Tensor, batches: Iterable[Batch]) -> JudgedPairs:
+    """Return what *module* makes of the pairs in *batches*; *rows* (V', d) are the output table's."""
     rewards, likelihoods = [], []
-    for part in _chunks(pairs, 64):
-        batch = batches.batch(part)
-        ratios = token_ratios(batch.scores, module.rewards(batch, batches.rows))
+    for batch in batches:
+        ratios = token_ratios(batch.scores, module.rewards(batch, rows))
         rewards.append(margins(sum_by_completion(ratios, batch)))
         likelihoods.append(margins(sum_by_completion(ratios + batch.scores[:, 0], batch)))
     return JudgedPairs(rewards=torch.cat(rewards).cpu().numpy(), likelihoods=torch.cat(likelihoods).cpu().numpy())
 
 
-def _chunks(pairs: IndexArray, size: int) -> Iterator[IndexArray]:
+def chunks(pairs: IndexArray, size: int) -> Iterator[IndexArray]:
+    """Yield *pairs* in parts of *size*."""
     for begin in range(0, len(pairs), size):
         yield pairs[begin : begin + size]
 
 
-def _require_number(loss: float, step: int, plan: PairTraining) -> None:
+def require_number(loss: float, step: int, lower: str) -> None:
+    """Raise PadliteError with the *step* unless *loss* is finite; *lower* is the option that lowers the rate."""
     if not np.isfinite(loss):
         raise PadliteError(
             f"training became unstable: at step {step} the loss is {loss}",
-            remedy=f"train again with a lower rate: --rate {plan.rate / 3:.2g}",
+            remedy=f"train again with a lower rate: {lower}",
         )
 
 

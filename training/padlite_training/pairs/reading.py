@@ -10,7 +10,7 @@ what is trained on and what is judged; without one, pairs with the same prompt a
 
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, cast
@@ -60,13 +60,8 @@ def read_pairs(path: Path) -> list[Pair]:
     """
     pairs: list[Pair] = []
     problems: list[str] = []
-    for number, content in _lines(path):
-        try:
-            record = _record(content)
-        except _Problem as problem:
-            problems.append(f"line {number}: {problem}")
-            continue
-        found = list(_problems(record))
+    for number, record, problem in records_of(lines_of(path, option="--pairs")):
+        found = [problem] if problem else list(_problems(record))
         problems += [f"line {number}: {problem}" for problem in found]
         if not found:
             pairs.append(_pair(record, number))
@@ -92,7 +87,8 @@ class _Problem(Exception):
     """A line that is no JSON object."""
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def lines_of(path: Path, *, option: str) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of the file *path* that aren't blank, with their numbers; *option* is where it was named."""
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
@@ -100,9 +96,19 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 if content.strip():
                     yield number, content
     except FileNotFoundError as error:
-        raise NotFoundError(f"there is no file {path}", remedy="check the path given to --pairs") from error
+        raise NotFoundError(f"there is no file {path}", remedy=f"check the path given to {option}") from error
     except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}", remedy="check the path given to --pairs") from error
+        remedy = f"check the path given to {option}"
+        raise UsageError(f"{path} can't be read: {error.strerror}", remedy=remedy) from error
+
+
+def records_of(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, Mapping[str, object], str]]:
+    """Yield the number of each line with the JSON object that it holds and '', or with nothing and the problem."""
+    for number, content in lines:
+        try:
+            yield number, _record(content), ""
+        except _Problem as problem:
+            yield number, {}, str(problem)
 
 
 def _record(content: bytes) -> Mapping[str, object]:
@@ -142,7 +148,7 @@ def _problems(record: Mapping[str, object]) -> Iterator[str]:
         if key not in record:
             yield f"{key!r} is missing"
     for key in ("prompt", "chosen", "rejected", "dimension", "preference"):
-        if key in record and (reason := _not_text(record[key])):
+        if key in record and (reason := wrong_text(record[key])):
             yield f"{key!r} {reason}"
     yield from _wrong_messages(record.get("messages"))
     yield from _wrong_dimension(record.get("dimension"))
@@ -161,7 +167,7 @@ def _one_of(record: Mapping[str, object], one: str, other: str) -> Iterator[str]
         yield f"both {one!r} and {other!r} are given"
 
 
-def _not_text(value: object) -> str:
+def wrong_text(value: object) -> str:
     """Return why *value* can't be somebody's words, or an empty string."""
     if not isinstance(value, str):
         return "must be text"
@@ -187,7 +193,7 @@ def _wrong_messages(value: object) -> Iterator[str]:
             yield f"message {number} isn't {{role, content}}"
         elif turn["role"] not in ROLES:
             yield f"message {number} has a role that isn't one of {', '.join(ROLES)}"
-        elif reason := _not_text(turn["content"]):
+        elif reason := wrong_text(turn["content"]):
             yield f"the content of message {number} {reason}"
     if not (isinstance(value[-1], dict) and value[-1].get("role") == "user"):
         yield "the last message isn't the user's"

@@ -12,7 +12,8 @@ class PairTraining:
 
     *rank* r of the head; *sharpness* γ of the pair loss; *kl* how much staying near the base counts, *likelihood* how
     much making the chosen answer itself likelier does (per token, in nats); φ is kept within ±*clamp*. Training stops
-    when *patience* epochs brought nothing on held-out groups. Calibration: at weight 1 and strength 1 each dimension
+    when *patience* epochs brought nothing on held-out groups. *text_rate* and *text_decay* are the second stage's, the
+    map from preference text to weights. Calibration: at weight 1 and strength 1 each dimension
     shifts the base by *mean_shift_nats* per token.
     """
 
@@ -23,6 +24,8 @@ class PairTraining:
     clamp: float = 6.0
     rate: float = 3e-3
     weight_decay: float = 0.3
+    text_rate: float = 3e-3
+    text_decay: float = 1.0
     batch_pairs: int = 32
     epochs: int = 40
     patience: int = 4
@@ -33,11 +36,11 @@ class PairTraining:
         for name, low in (("rank", 1), ("batch_pairs", 1), ("epochs", 1), ("patience", 0), ("seed", 0)):
             if getattr(self, name) < low:
                 raise UsageError(f"{name} must be at least {low}", remedy=f"set {name} to {low} or more")
-        for name in ("sharpness", "clamp", "rate", "mean_shift_nats"):
+        for name in ("sharpness", "clamp", "rate", "text_rate", "mean_shift_nats"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise UsageError(f"{name} must be a number above 0", remedy=f"leave {name} out to use the default")
-        for name in ("kl", "likelihood", "weight_decay"):
+        for name in ("kl", "likelihood", "weight_decay", "text_decay"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise UsageError(f"{name} must be 0 or more", remedy=f"leave {name} out to use the default")

@@ -14,19 +14,21 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from padlite.backends.llama import LlamaModel
+from padlite.backends.onnx import OnnxHead
+from padlite.backends.onnx_head_arrays import load_arrays
 from padlite.errors import UsageError
-from padlite.opening import chat_template
+from padlite.opening import chat_template, require_same_base
 from padlite.options import EngineOptions
 from padlite.seams import Dimension, FloatArray
+from padlite.text_map import TextMap
 from padlite.whole_files import write_whole
 from padlite_training.completions import Completions
 from padlite_training.head_file import PROBE_TEXT, balanced, output_table, write_reward
@@ -43,9 +45,12 @@ from padlite_training.pairs.fit import (
     require_device,
 )  # fmt: skip
 from padlite_training.pairs.harvest import CANDIDATES, Harvester, file_sha256, plan_harvest
-from padlite_training.pairs.reading import Pair, PairsError, read_pairs
+from padlite_training.pairs.reading import Pair, PairsError, read_pairs, require_known_dimensions
 from padlite_training.pairs.recipe import PairTraining
 from padlite_training.pairs.split import HELD_OUT_SHARE, SPLIT_SEED, PairSplit, split_by_group
+from padlite_training.pairs.telling import Teller
+from padlite_training.pairs.text_stage import head_features
+from padlite_training.pairs.text_training import TextFigures, TextStage
 
 LAYOUT = 1
 CALIBRATION_PROMPTS = 48
@@ -55,6 +60,7 @@ CALIBRATION_PROMPTS = 48
 class TrainingOrder:
     """What to train: a head for the GGUF *base* from the file *pairs*, into the folder *out*.
 
+    With *onto*, a head of that base, the head keeps its dimensions, and only its map from text to weights is trained.
     *candidates* K are kept of each state. *threads* 0 = one per physical core. *held_out* share of the groups only
     decides when to stop, and how good the result is.
     """
@@ -70,18 +76,7 @@ class TrainingOrder:
     held_out: float = HELD_OUT_SHARE
     split_seed: int = SPLIT_SEED
     force: bool = False
-
-
-class Teller(Protocol):
-    """Who shows a person what happens."""
-
-    def say(self, text: str) -> None:
-        """Show a line."""
-        ...
-
-    def counting(self, text: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Show how *total* steps of something proceed; the context's value takes the number done."""
-        ...
+    onto: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +91,9 @@ class DimensionFigures:
     pair_accuracy: float
     policy_accuracy: float
     base_accuracy: float
+
+
+_NO_FIGURES = DimensionFigures(pairs=0, pair_accuracy=np.nan, policy_accuracy=np.nan, base_accuracy=np.nan)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +113,12 @@ class Report:
     loss_without: float
     scales: Mapping[str, float]
     dimensions: Mapping[str, DimensionFigures]
+    text: TextFigures | None = None
 
     @property
     def mean(self) -> DimensionFigures:
         """The mean over dimensions."""
-        rows = list(self.dimensions.values())
+        rows = list(self.dimensions.values()) or [_NO_FIGURES]
         return DimensionFigures(
             pairs=sum(row.pairs for row in rows),
             **{
@@ -139,14 +138,22 @@ def train_head(order: TrainingOrder, teller: Teller, *, cancelled: Callable[[], 
     if target.exists() and not order.force:
         raise UsageError(f"{target} exists already", remedy="choose another --out, or add --force to replace it")
     pairs = read_pairs(order.pairs)
+    kept = load_arrays(order.onto) if order.onto else None
+    if kept is not None:
+        require_known_dimensions(order.pairs, pairs, kept.names)
     split = split_by_group(order.pairs, pairs, share=order.held_out, seed=order.split_seed)
-    names = dimensions_of(order.pairs, split)
+    names = dimensions_of(order.pairs, split) if kept is None else list(kept.names)
+    if kept is not None:
+        _require_texts(order.pairs, split)
     make_folder(order.out)
     engine = EngineOptions(
         context_length=order.context_length, threads=order.threads, sequences=2, hidden_states=True
     )  # fmt: skip
     with LlamaModel.open(order.base, engine) as base:
         torch.set_num_threads(base.threads)
+        if order.onto:
+            with OnnxHead.open(order.onto, device="cpu") as opened:
+                require_same_base(opened, base)
         texts = Completions(chat_template(base), base.tokenizer)
         plan = plan_harvest(order.pairs, pairs, texts, candidates=order.candidates, room=base.context_length)
         harvester = Harvester(
@@ -163,19 +170,26 @@ def train_head(order: TrainingOrder, teller: Teller, *, cancelled: Callable[[], 
         with teller.counting("harvest", len(plan.completions)) as show:
             harvest = harvester.run(base, progress=show, cancelled=cancelled)
         harvest_s = time.monotonic() - began
-        table = output_table(order.base)
-        weights = one_hot(names, [pair.dimension for pair in pairs], [pair.weight for pair in pairs])
-        batches = PairBatches(harvest, table, weights, device=device)
-        training, held = (numbers_of(pairs, part) for part in (split.training, split.held_out))
         began = time.monotonic()
-        with teller.counting("fit, at most", order.plan.epochs) as show:
-            head = fit_pairs(
-                batches, training, held, order.plan, progress=lambda epoch, loss: show(epoch), cancelled=cancelled
-            )  # fmt: skip
-        prompts = sorted({tuple(texts.prompt(pair.messages)) for pair in split.held_out})
-        plain = plain_states(base, base.tokenizer, _spread(prompts, CALIBRATION_PROMPTS), cancelled=cancelled)
-        head = calibrated(head, plain, table, shift=order.plan.mean_shift_nats)
-        fit_s = time.monotonic() - began
+        weights = one_hot(names, [pair.dimension for pair in pairs], [pair.weight for pair in pairs])
+        if kept is None:
+            table = output_table(order.base)
+            batches = PairBatches(harvest, table, weights, device=device)
+            head = _first_stage(order, batches, pairs, split, base, table, teller, cancelled)
+            rows, maps = balanced(head, table)
+        else:  # u_a stands for e_a, and P is the identity: the dimensions are as they are
+            table, rows, maps = kept.table.astype(np.float32), kept.table, kept.maps
+            batches = PairBatches(harvest, table, weights, device=device)
+            head = FittedHead(
+                projection=np.eye(table.shape[1], dtype=np.float32),
+                maps=maps,
+                scales=np.array([each.scale for each in kept.dimensions], dtype=np.float32),
+            )
+        held = numbers_of(pairs, split.held_out)
+        stage = TextStage(base=base, batches=batches, head=head, features=head_features(rows, maps), names=names)
+        text_map, text_figures = stage.train(
+            pairs, split, order.plan, teller, seed=order.split_seed, cancelled=cancelled
+        )  # fmt: skip
         report = Report(
             pairs=len(pairs),
             held_out_pairs=len(held),
@@ -183,16 +197,53 @@ def train_head(order: TrainingOrder, teller: Teller, *, cancelled: Callable[[], 
             states=plan.states,
             harvest_mib=size / 2**20,
             harvest_s=harvest_s,
-            fit_s=fit_s,
+            fit_s=time.monotonic() - began,
             peak_memory_mib=_peak_memory_mib(),
             epochs=head.epochs,
             loss=head.loss,
             loss_without=NO_REWARD_LOSS,
             scales=dict(zip(names, map(float, head.scales), strict=True)),
             dimensions=figures_of(head, batches, held, [pairs[at].dimension or "" for at in held], names),
+            text=text_figures,
         )
-        write_files(order, head, names, report, table=table, base=base)
+        if kept is None:
+            write_files(order, head, names, report, table=table, base=base, text_map=text_map)
+        else:
+            write_whole(order.out / "report.json", _json(dataclasses.asdict(report)))
+            note = {"text_map": f"{report.pairs} pairs, {text_figures.texts if text_figures else 0} texts"}
+            dataclasses.replace(kept, text_map=text_map, provenance={**kept.provenance, **note}).save(target)
     return report
+
+
+def _first_stage(
+    order: TrainingOrder,
+    batches: PairBatches,
+    pairs: Sequence[Pair],
+    split: PairSplit,
+    base: LlamaModel,
+    table: FloatArray,
+    teller: Teller,
+    cancelled: Callable[[], bool],
+) -> FittedHead:
+    """Return the head fitted to the pairs that name a dimension, calibrated on the base's own answers."""
+    training, held = (numbers_of(pairs, part) for part in (split.training, split.held_out))
+    with teller.counting("fit, at most", order.plan.epochs) as show:
+        head = fit_pairs(
+            batches, training, held, order.plan, progress=lambda epoch, loss: show(epoch), cancelled=cancelled
+        )  # fmt: skip
+    texts = Completions(chat_template(base), base.tokenizer)
+    prompts = sorted({tuple(texts.prompt(pair.messages)) for pair in split.held_out})
+    plain = plain_states(base, base.tokenizer, spread(prompts, CALIBRATION_PROMPTS), cancelled=cancelled)
+    return calibrated(head, plain, table, shift=order.plan.mean_shift_nats)
+
+
+def _require_texts(path: Path, split: PairSplit) -> None:
+    """Raise PairsError unless some pairs to train on say in words what is preferred."""
+    if not any(pair.preference for pair in split.training):
+        raise PairsError(
+            path, ["no pair says in words what is preferred, and that is what --onto trains"],
+            remedy='give pairs a "preference" instead of a "dimension"',
+        )  # fmt: skip
 
 
 def dimensions_of(path: Path, split: PairSplit) -> list[str]:
@@ -200,7 +251,9 @@ def dimensions_of(path: Path, split: PairSplit) -> list[str]:
     names = sorted({pair.dimension for pair in split.training if pair.dimension is not None})
     if not names:
         raise PairsError(
-            path, ["no pair names a dimension, so there is nothing to learn"], remedy='give pairs a "dimension"'
+            path,
+            ["no pair names a dimension, so there is nothing to learn"],
+            remedy='give pairs a "dimension", or name a head whose dimensions there are already: --onto HEAD.onnx',
         )
     return names
 
@@ -223,6 +276,8 @@ def figures_of(
     head: FittedHead, batches: PairBatches, held: IndexArray, subjects: Sequence[str], names: Sequence[str]
 ) -> dict[str, DimensionFigures]:
     """Return the figures on the pairs *held*, by their dimension (*subjects*); dimensions without any are left out."""
+    if not len(held):
+        return {}
     guided = judge_pairs(head, batches, held, clamp=np.inf)
     silent = dataclasses.replace(head, maps=np.zeros_like(head.maps))
     plain = judge_pairs(silent, batches, held, clamp=np.inf)
@@ -246,7 +301,14 @@ def _figures(
 
 
 def write_files(
-    order: TrainingOrder, head: FittedHead, names: Sequence[str], report: Report, *, table: FloatArray, base: LlamaModel
+    order: TrainingOrder,
+    head: FittedHead,
+    names: Sequence[str],
+    report: Report,
+    *,
+    table: FloatArray,
+    base: LlamaModel,
+    text_map: TextMap | None = None,
 ) -> None:
     """Write the head for padlite and for export, and the report, each whole or not at all."""
     dimensions = [Dimension(name=name, scale=float(scale)) for name, scale in zip(names, head.scales, strict=True)]
@@ -270,14 +332,18 @@ def write_files(
         "provenance": provenance,
     }
     with (order.out / "head.npz.partial").open("wb") as file:
-        np.savez(
-            file, table=rows, maps=maps, projection=head.projection, probe=base.unit_hidden_state(PROBE_TEXT)
-        )  # fmt: skip
+        arrays: dict[str, npt.NDArray[np.float16] | FloatArray] = {
+            "table": rows, "maps": maps, "projection": head.projection, "probe": base.unit_hidden_state(PROBE_TEXT)
+        }  # fmt: skip
+        if text_map is not None:
+            arrays["text_map"] = text_map.matrix
+        np.savez(file, allow_pickle=False, **arrays)
     (order.out / "head.npz.partial").replace(order.out / "head.npz")
     write_whole(order.out / "head.json", _json(record))
     write_whole(order.out / "report.json", _json(dataclasses.asdict(report)))
     write_reward(
-        order.out / "reward.onnx", head, dimensions=dimensions, table=table, base=base, provenance=provenance
+        order.out / "reward.onnx", head, dimensions=dimensions, table=table, base=base, provenance=provenance,
+        text_map=text_map,
     )  # fmt: skip
 
 
@@ -285,7 +351,7 @@ def _json(record: object) -> bytes:
     return (json.dumps(record, ensure_ascii=False, indent=1) + "\n").encode()
 
 
-def _spread(prompts: Sequence[tuple[int, ...]], count: int) -> list[tuple[int, ...]]:
+def spread(prompts: Sequence[tuple[int, ...]], count: int) -> list[tuple[int, ...]]:
     """Return up to *count* of *prompts*, evenly from all of them."""
     places = np.unique(np.linspace(0, len(prompts) - 1, min(count, len(prompts))).astype(int))
     return [prompts[at] for at in places]

@@ -1,11 +1,12 @@
 """Reads a causal language model in Hugging Face layout, checked: weights, LoRA adapter, value head, tokenizer.
 
-Only safetensors are read, as a pickled file runs whatever it holds. The value head is PAD's: `v_head.summary`, a linear
-map between the final norm and the output matrix, in `value_head.safetensors` or among the model's own weights. Shapes:
-V vocabulary, d width. Knows nothing of ONNX.
+Only safetensors are read, unless pickles are allowed: they may run whatever they hold. The value head is PAD's:
+`v_head.summary`, a linear map between the final norm and the output matrix, in `value_head.safetensors` or among the
+model's own weights. Shapes: V vocabulary, d width. Knows nothing of ONNX.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -82,7 +83,7 @@ def read_checkpoint(folder: Path, *, adapter: Path | None = None, allow_pickle: 
             f"{folder} can't be read as a causal language model: {first_line(error)}",
             remedy="check that it is a complete checkpoint of an architecture that transformers knows",
         ) from error
-    value_head = _read_value_head(folder, int(config.hidden_size))
+    value_head = _read_value_head(folder, int(config.hidden_size), allow_pickle=allow_pickle)
     if adapter is not None:
         merge_adapter(model, adapter)
     return Checkpoint(
@@ -134,7 +135,7 @@ def require_checkpoint(folder: Path, *, allow_pickle: bool = False) -> None:
         if pickled:
             raise UsageError(
                 f"{folder} holds only pickled weights ({pickled[0].name}), which may run any code when they are read",
-                remedy="get the checkpoint as safetensors, or convert it where you trust it",
+                remedy="get the checkpoint as safetensors; if you trust whoever made it: --allow-pickle",
             )
         raise NotFoundError(f"{folder} holds no weights (*.safetensors)", remedy="copy the whole checkpoint")
 
@@ -167,14 +168,11 @@ def _read_end_text(folder: Path) -> str:
     return str(end.get("content", "")) if isinstance(end, dict) else str(end or "")
 
 
-def _read_value_head(folder: Path, width: int) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Return PAD's value head, or None if the checkpoint has none. Raises UsageError for one of another shape."""
+def _read_value_head(folder: Path, width: int, *, allow_pickle: bool) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return PAD's value head, or None if the checkpoint has none. Raises UsageError for one that can't be used."""
     found: dict[str, torch.Tensor] = {}
-    for path in safetensors_of(folder):
-        with safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118  no mapping
-                if key.endswith((_HEAD_WEIGHT, _HEAD_BIAS)):
-                    found[_HEAD_WEIGHT if key.endswith(_HEAD_WEIGHT) else _HEAD_BIAS] = file.get_tensor(key).float()
+    for key, tensor in _value_head_tensors(folder, allow_pickle=allow_pickle):
+        found[_HEAD_WEIGHT if key.endswith(_HEAD_WEIGHT) else _HEAD_BIAS] = tensor.float()
     if not found:
         return None
     weight, bias = found.get(_HEAD_WEIGHT, torch.zeros(0)), found.get(_HEAD_BIAS, torch.zeros(width))
@@ -185,6 +183,33 @@ def _read_value_head(folder: Path, width: int) -> tuple[torch.Tensor, torch.Tens
             remedy="export the checkpoint that the head was trained with",
         )
     return weight, bias
+
+
+def _value_head_tensors(folder: Path, *, allow_pickle: bool) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the tensors of a value head; UsageError if they are pickled and that isn't allowed."""
+    for path in safetensors_of(folder):
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118  no mapping
+                if key.endswith((_HEAD_WEIGHT, _HEAD_BIAS)):
+                    yield key, file.get_tensor(key)
+    for path in pickles_of(folder):
+        if allow_pickle:
+            for key, tensor in _unpickled(path).items():
+                if key.endswith((_HEAD_WEIGHT, _HEAD_BIAS)):
+                    yield key, tensor
+        elif path.stem in {"value_head", "v_head"}:
+            raise UsageError(
+                f"the value head in {path} is pickled, which may run any code when it is read",
+                remedy="get it as value_head.safetensors; if you trust whoever made it: --allow-pickle",
+            )
+
+
+def _unpickled(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors in the pickle *path*; BackendError if it holds anything else, which isn't run."""
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:
+        raise BackendError(f"{path} can't be read: {first_line(error)}", remedy="copy it again") from error
 
 
 def merge_adapter(model: transformers.PreTrainedModel, folder: Path) -> None:

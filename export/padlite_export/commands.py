@@ -99,6 +99,7 @@ def base(
 )  # fmt: skip
 @click.option("--dtype", type=click.Choice(DTYPES), default="int8", show_default=True, help="How weights are stored.")
 @click.option("--adapter", metavar="DIR", type=click.Path(path_type=Path), help="A LoRA adapter to merge.")
+@click.option("--allow-pickle", is_flag=True, help="Read pickled weights too, which may run any code.")
 @click.option("--name", metavar="NAME", default="preference", show_default=True, help="What its dimension is called.")
 @click.option("--preference", metavar="TEXT", default="", help="What it is told, unless a profile has a reward_text.")
 @click.option("--normalized", is_flag=True, help="Give log-probabilities, which cost the whole vocabulary.")
@@ -113,6 +114,7 @@ def reward(
     via: str,
     dtype: str,
     adapter: Path | None,
+    allow_pickle: bool,
     name: str,
     preference: str,
     normalized: bool,
@@ -143,6 +145,7 @@ def reward(
             via=next(each for each in KNOWN_ROUTES if each == via),
             dtype=next(each for each in KNOWN if each == dtype),
             adapter=adapter,
+            allow_pickle=allow_pickle,
             name=name,
             preference=preference,
             normalized=normalized,

@@ -97,6 +97,7 @@ def export_reward(
     via: Via = "builder",
     dtype: Dtype = "fp32",
     adapter: Path | None = None,
+    allow_pickle: bool = False,
     name: str = "preference",
     preference: str = "",
     normalized: bool = False,
@@ -108,8 +109,8 @@ def export_reward(
     otherwise. *tell* is told what is being done. Raises PadliteError subclasses; nothing is left at *out* then, unless
     it was there before.
     """
-    tell("reading the checkpoint")
-    checkpoint = read_checkpoint(source, adapter=adapter)
+    tell("reading the checkpoint" + (", pickled weights too, which may run any code" if allow_pickle else ""))
+    checkpoint = read_checkpoint(source, adapter=adapter, allow_pickle=allow_pickle)
     sha256 = _tokenizer_sha256(checkpoint, base, normalized=normalized)
     _require_space(out.parent, checkpoint)
     with placing(out) as made:

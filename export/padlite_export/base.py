@@ -21,8 +21,15 @@ from padlite.installing import require_room
 from padlite.whole_files import write_whole
 from padlite_export import base_proof
 from padlite_export.base_proof import Agreement, Reading
-from padlite_export.checkpoint import first_line, pickles_of, read_checkpoint, read_tokenizer, require_checkpoint
-from padlite_export.checkpoint import safetensors_of as weights_of
+from padlite_export.checkpoint import (
+    Checkpoint,
+    first_line,
+    pickles_of,
+    read_checkpoint,
+    read_tokenizer,
+    require_checkpoint,
+    safetensors_of,
+)  # fmt: skip
 from padlite_export.converter import find_converter, origin
 from padlite_export.converting import Dtype, Job, PreTokenizer, Progress, convert, no_progress
 from padlite_export.placing import placing
@@ -31,11 +38,8 @@ from padlite_export.pre_tokenizers import known_names
 DTYPES: tuple[Dtype, ...] = ("f32", "f16", "bf16")
 
 # Largest difference of a logit in nats, and the least share of states with the same most likely token.
-TOLERANCES: Mapping[Dtype, tuple[float, float]] = {
-    "f32": (1e-3, 0.999),
-    "f16": (0.1, 0.95),
-    "bf16": (1.0, 0.9),
-}
+TOLERANCES: Mapping[Dtype, tuple[float, float]] = {"f32": (1e-3, 0.999), "f16": (0.1, 0.95), "bf16": (1.0, 0.9)}
+GELU_TOLERANCE = (0.05, 0.99)  # of f32: llama.cpp looks GELU up in a table of float16
 _BYTES: Mapping[Dtype, int] = {"f32": 4, "f16": 2, "bf16": 2}
 _VOCABULARY_BYTES = 32_000_000  # of a large one, twice: alone for comparing, and in the file
 
@@ -107,7 +111,7 @@ def export_base(
     stored: Dtype = dtype or ("bf16" if weights.bf16 else "f16")
     whole_bytes = weights.count * _BYTES[stored]
     _require_space(out.parent, whole_bytes + (weights.count * 9 // 8 if quantize else 0))
-    if pickles_of(source) and not weights_of(source):
+    if pickles_of(source) and not safetensors_of(source):
         tell("reading pickled weights, which may run any code: only PyTorch's restricted reader keeps them from it")
     folder = find_converter(converter, kept, tell)
     _require_known_pre_tokenizer(pre, folder)
@@ -141,11 +145,12 @@ def _prove(job: Job, made: Path, *, out: Path, found: PreTokenizer, allow_pickle
     names, tokens = list(prompts), list(prompts.values())
     wanted = base_proof.source_outputs(checkpoint, tokens)
     kind, tokenizer = checkpoint.kind, checkpoint.tokenizer
+    tolerance = _tolerance(job.dtype, checkpoint)
     parameters = sum(each.numel() for each in checkpoint.model.parameters())
     del checkpoint  # its float32 weights: the GGUF files are opened without them
     unquantized = base_proof.gguf_outputs(job.out, tokens, threads=job.threads)
     against_source = base_proof.compare(names, unquantized, wanted)
-    against_source.require(*TOLERANCES[job.dtype], remedy="export it with --dtype f32, or report the architecture")
+    against_source.require(*tolerance, remedy="export it with --dtype f32, or report the architecture")
     against_unquantized = None
     if job.quantized is not None:
         quantized = base_proof.gguf_outputs(job.quantized, tokens, threads=job.threads)
@@ -166,6 +171,13 @@ def _prove(job: Job, made: Path, *, out: Path, found: PreTokenizer, allow_pickle
         against_source=against_source,
         against_unquantized=against_unquantized,
     )
+
+
+def _tolerance(dtype: Dtype, checkpoint: Checkpoint) -> tuple[float, float]:
+    config = checkpoint.model.config
+    names = ("hidden_act", "hidden_activation", "activation_function")
+    gelu = any("gelu" in str(getattr(config, name, "")) for name in names)
+    return GELU_TOLERANCE if gelu and dtype == "f32" else TOLERANCES[dtype]
 
 
 def _keep_proof(report: BaseReport) -> None:
@@ -206,7 +218,7 @@ class _Weights:
 
 def _weights(source: Path) -> _Weights:
     """Return what the checkpoint's files say; of pickled ones at most that many, by their size."""
-    files = weights_of(source)
+    files = safetensors_of(source)
     if not files:
         return _Weights(count=sum(path.stat().st_size for path in pickles_of(source)) // 2, bf16=False)
     count, bf16 = 0, False

@@ -101,11 +101,21 @@ def gguf_outputs(path: Path, prompts: Sequence[list[int]], *, threads: int) -> O
     """Return what the GGUF at *path* computes. Raises BackendError if llama.cpp can't run it."""
     options = EngineOptions(context_length=2 * LONGEST, threads=threads, device="cpu", sequences=1, exact=True)
     found: Outputs = []
-    with LlamaModel.open(path, options) as model:
+    with _opened(path, options) as model:
         for ids in prompts:
             states = [(state.logits.copy(), state.hidden.copy()) for state in model.states(ids, first=0)]
             found.append((np.stack([logits for logits, _ in states]), np.stack([hidden for _, hidden in states])))
     return found
+
+
+def _opened(path: Path, options: EngineOptions) -> LlamaModel:
+    try:
+        return LlamaModel.open(path, options)
+    except BackendError as error:
+        raise BackendError(
+            f"llama.cpp can't run what its converter wrote: {error.message}",
+            remedy="check config.json against the weights, or report the architecture",
+        ) from error
 
 
 def compare(names: Sequence[str], found: Outputs, wanted: Outputs) -> Agreement:

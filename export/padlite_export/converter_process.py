@@ -44,8 +44,9 @@ def main() -> None:
     _trust_no_code()
     sys.path.insert(0, str(folder))
     converter = cast("_Converter", importlib.import_module("convert_hf_to_gguf"))
+    _use_former_names()
     asked = _Asked(folder=folder, source=source, work=work, named=job["pre"], run=lambda *a: _run(converter, *a))
-    _text_model(converter).get_vocab_base_pre = asked.answering(_text_model(converter).get_vocab_base_pre)
+    _text_model().get_vocab_base_pre = asked.answering(_text_model().get_vocab_base_pre)
     _run(converter, str(source), "--outfile", job["out"], "--outtype", job["dtype"])
     (work / FOUND).write_text(json.dumps(asked.found), encoding="utf-8")
     if job["quantized"]:
@@ -67,10 +68,25 @@ def _trust_no_code() -> None:
     setattr(transformers.AutoTokenizer, "from_pretrained", from_pretrained)  # noqa: B010  mypy forbids the assignment
 
 
-def _text_model(converter: _Converter) -> _TextModel:
-    """Return the class that names pre-tokenizers; it moved from the script into a package."""
-    found = getattr(converter, "TextModel", None) or importlib.import_module("conversion.base").TextModel
-    return cast("_TextModel", found)
+def _use_former_names() -> None:
+    """Give the converter a configuration's values by their older names as well: transformers 5 moved some."""
+    models = importlib.import_module("conversion.base").ModelBase
+    load = models.load_hparams
+
+    def load_hparams(*arguments: object, **settings: object) -> dict[str, object]:
+        found = load(*arguments, **settings)
+        former = {
+            "rotary_pct": (found.get("rope_parameters") or {}).get("partial_rotary_factor"),
+            "n_ctx": found.get("n_positions"),
+        }
+        return {**{name: value for name, value in former.items() if value is not None}, **found}
+
+    models.load_hparams = staticmethod(load_hparams)
+
+
+def _text_model() -> _TextModel:
+    """Return the converter's class of language models, which names pre-tokenizers."""
+    return cast("_TextModel", importlib.import_module("conversion.base").TextModel)
 
 
 class _Asked:

@@ -551,6 +551,7 @@ def reason() -> str:
         line
         for line in _recent_lines
         if re.search(r"error|fail|invalid|unknown|unable|missing|corrupt|bounds", line, re.IGNORECASE)
+        and not line.startswith("print_info:")
     ]
     line = telling[0] if telling else "llama.cpp gave no reason"
     return re.sub(r"^\w+: (error:? )?", "", line).strip()

@@ -3,17 +3,28 @@
 import hashlib
 import io
 import json
+import os
+import resource
 import shutil
+import signal
+import subprocess
+import sys
 import tarfile
+import time
 from pathlib import Path
 from pydoc_data.topics import topics
+from types import SimpleNamespace
 
 import pytest
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+import sentencepiece
+import torch
+from safetensors.torch import load_file
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from padlite.backends import llama_files
 from padlite.backends.llama import version
 from padlite.decode import Token
-from padlite.errors import BackendError, NotFoundError, UsageError
+from padlite.errors import BackendError, NotFoundError, PadliteError, UsageError
 from padlite.opening import open_chat
 from padlite.profile import Profile
 from padlite_export.base import BaseReport, export_base
@@ -127,14 +138,62 @@ def test_an_exported_base_chats_by_its_own_template(quantized: BaseReport) -> No
         assert len([event for event in chat.session.say("Hello.") if isinstance(event, Token)]) > 0
 
 
-@pytest.mark.parametrize("cut", ["llama-bpe", "gpt-2"])
-def test_other_pre_tokenizers_are_told_apart(tmp_path: Path, converter: Path, cut: str) -> None:
-    folder = llama(tmp_path / "source", cut, tied=False)
-    report = export_base(folder, tmp_path / "base.gguf", kept=tmp_path, converter=converter, threads=1)
-    assert cut in report.pre_tokenizer.names
-    assert "qwen2" not in report.pre_tokenizer.names
-    assert report.dtype == "f16"
-    assert report.against_source.overall.logits_difference < 0.1
+def write_sentencepiece_tokenizer(folder: Path) -> None:
+    """Replace the tokenizer in *folder* by sentencepiece's of 512 tokens, and the same as tokenizer.json."""
+    (folder / "text.txt").write_text("".join(topics.values())[:100_000], encoding="utf-8")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "text.txt"), model_prefix=str(folder / "tokenizer"), model_type="bpe", vocab_size=512,
+        byte_fallback=True, add_dummy_prefix=False, normalization_rule_name="identity", remove_extra_whitespaces=False,
+        pad_id=0, eos_id=1, bos_id=2, unk_id=3, minloglevel=2,
+    )  # fmt: skip
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    vocabulary = {pieces.id_to_piece(i): i for i in range(512)}
+    pairs = [
+        (i, piece[:at], piece[at:])
+        for piece, i in vocabulary.items()
+        for at in range(1, len(piece))
+        if i > 3 + 256 and piece[:at] in vocabulary and piece[at:] in vocabulary
+    ]
+    merges = [(left, right) for _, left, right in sorted(pairs)]
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in ("<pad>", "</s>", "<s>", "<unk>")])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "cut", "sizes"),
+    [
+        ("llama", "llama-bpe", {"tie_word_embeddings": False}),
+        ("qwen2", "qwen2", {"tie_word_embeddings": False}),
+        ("qwen3", "qwen2", {"head_dim": 16}),
+        ("gemma", "", {"head_dim": 16}),
+        ("gemma3_text", "", {"head_dim": 16, "sliding_window": 64, "query_pre_attn_scalar": 16}),
+        ("phi", "gpt-2", {"tie_word_embeddings": False, "num_key_value_heads": 4, "intermediate_size": 256}),
+        ("gpt_neox", "gpt-2", {"tie_word_embeddings": False, "num_key_value_heads": 4}),
+        ("smollm3", "llama-bpe", {}),
+    ],
+)
+def test_other_architectures_compute_and_read_as_their_source_does(
+    tmp_path: Path, converter: Path, model_type: str, cut: str, sizes: dict[str, int]
+) -> None:
+    folder = write_checkpoint(tmp_path / "source", model_type=model_type, sizes=sizes)
+    if cut:
+        write_trained_tokenizer(folder, CUTS[cut])
+    else:
+        write_sentencepiece_tokenizer(folder)
+    report = export_base(folder, tmp_path / "base.gguf", kept=tmp_path, converter=converter, dtype="f32", threads=1)
+    gelu = model_type in {"gemma", "gemma3_text", "phi", "gpt_neox"}
+    assert report.against_source.overall.logits_difference < (0.01 if gelu else 1e-3)
+    assert report.against_source.overall.same_best > 0.99
+    assert report.against_source.overall.hidden_cosine > 0.99999
+    assert report.architecture == model_type
+    assert report.reading.differing == ()
+    assert report.pre_tokenizer.names[:1] == ((cut,) if cut else report.pre_tokenizer.names[:1])
+    assert report.pre_tokenizer.how == ("compared" if cut else "not asked")
 
 
 def test_a_tokenizer_that_llama_cpp_cannot_imitate_is_refused_but_for_pre(tmp_path: Path, converter: Path) -> None:
@@ -249,3 +308,135 @@ def test_names_that_llama_cpp_lacks_are_refused_with_what_was_meant(
     with pytest.raises(UsageError, match="did you mean 'qwen2'"):
         export_base(source, out, kept=tmp_path, converter=converter, pre="qwen-2")
     assert list(tmp_path.iterdir()) == []
+
+
+def write_converter(folder: Path, body: str) -> Path:
+    """Write a converter whose main function is *body*."""
+    (folder / "conversion").mkdir(parents=True)
+    (folder / SCRIPT).write_text(f"import sys, time\n\ndef main():\n    {body}\n")
+    (folder / "conversion" / "base.py").write_text(
+        "class ModelBase:\n    load_hparams = None\n\nclass TextModel:\n    get_vocab_base_pre = None\n"
+    )
+    return folder
+
+
+def refused(kind: type[PadliteError], source: Path, folder: Path, converter: Path) -> PadliteError:
+    """Return the error of an export into *folder*, in which nothing may be left."""
+    before = sorted(folder.iterdir())
+    with pytest.raises(kind) as raised:
+        export_base(source, folder / "base.gguf", kept=folder, converter=converter, threads=1)
+    assert sorted(folder.iterdir()) == before
+    assert "\n" not in raised.value.message
+    assert "Traceback" not in raised.value.message
+    assert raised.value.remedy
+    return raised.value
+
+
+def test_what_is_no_checkpoint_is_refused_before_anything_is_fetched(source: Path, tmp_path: Path) -> None:
+    nowhere, out = tmp_path / "nowhere", tmp_path / "out"
+    out.mkdir()
+    assert "no checkpoint" in refused(NotFoundError, tmp_path, out, nowhere).message
+    for missing, said in (("tokenizer.json", "no tokenizer.json"), ("model.safetensors", "no weights")):
+        folder = shutil.copytree(source, tmp_path / missing)
+        (folder / missing).unlink()
+        assert said in refused(NotFoundError, folder, out, nowhere).message
+    folder = tmp_path / "model.safetensors"
+    (folder / "model.safetensors").write_bytes(b"no weights at all")
+    assert "can't be read" in refused(BackendError, folder, out, nowhere).message
+    with pytest.raises(UsageError, match="is no folder"):
+        export_base(source, tmp_path / "none" / "base.gguf", kept=tmp_path, converter=nowhere)
+
+
+def test_an_architecture_that_llama_cpp_lacks_is_named(tmp_path: Path, converter: Path) -> None:
+    source, out = write_checkpoint(tmp_path / "source", model_type="opt"), tmp_path / "out"
+    out.mkdir()
+    assert "Model OPTForCausalLM is not supported" in refused(BackendError, source, out, converter).message
+
+
+def test_weights_that_do_not_belong_to_the_configuration_are_refused(
+    source: Path, tmp_path: Path, converter: Path
+) -> None:
+    folder, out = shutil.copytree(source, tmp_path / "source"), tmp_path / "out"
+    out.mkdir()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 96}))
+    assert "llama.cpp" in refused(BackendError, folder, out, converter).message
+
+
+def test_pickled_weights_need_a_word_and_the_danger_is_said(source: Path, tmp_path: Path, converter: Path) -> None:
+    folder, out = shutil.copytree(source, tmp_path / "source"), tmp_path / "out"
+    out.mkdir()
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert "may run any code" in refused(UsageError, folder, out, converter).message
+    told: list[str] = []
+    report = export_base(
+        folder, out / "base.gguf", kept=tmp_path, converter=converter, allow_pickle=True, threads=1, tell=told.append
+    )
+    assert report.against_source.overall.logits_difference < 0.1
+    assert any("may run any code" in line for line in told)
+
+
+def test_a_converter_that_fails_is_quoted_without_its_traceback(source: Path, tmp_path: Path) -> None:
+    broken = write_converter(tmp_path / "converter", "print('INFO:x:fine'); raise ValueError('tensor 7 is odd')")
+    out = tmp_path / "out"
+    out.mkdir()
+    assert refused(BackendError, source, out, broken).message.endswith(": ValueError: tensor 7 is odd")
+
+
+def test_too_little_room_is_found_before_anything_is_written(
+    source: Path, tmp_path: Path, converter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1_000))
+    assert "are free" in refused(BackendError, source, tmp_path, converter).message
+
+
+def command(source: Path, folder: Path, converter: Path, *options: str) -> list[str]:
+    return [
+        sys.executable, "-m", "padlite", "export", "base", str(source), "--out", str(folder / "base.gguf"),
+        "--converter", str(converter), "--threads", "1", *options,
+    ]  # fmt: skip
+
+
+def test_a_disk_that_fills_up_in_the_middle_leaves_what_was_there(
+    source: Path, tmp_path: Path, converter: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "base.gguf").write_bytes(b"from before")
+    ended = subprocess.run(
+        command(source, out, converter, "--dtype", "f32"), capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )  # fmt: skip
+    assert ended.returncode == 5
+    assert "there isn't room for base.gguf" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert [path.name for path in out.iterdir()] == ["base.gguf"]
+    assert (out / "base.gguf").read_bytes() == b"from before"
+
+
+def test_weights_that_cannot_be_quantized_give_llama_cpps_reason(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match=r"can't be written as q8_0: .*none\.gguf"):
+        llama_files.quantize(tmp_path / "none.gguf", tmp_path / "made.gguf", "q8_0", threads=1)
+
+
+def test_an_interrupted_export_leaves_nothing_and_no_process(source: Path, tmp_path: Path) -> None:
+    out, sign = tmp_path / "out", tmp_path / "begun"
+    out.mkdir()
+    slow = write_converter(
+        tmp_path / "converter",
+        f"import os; open(sys.argv[3], 'w').write('half'); "
+        f"open({str(sign)!r} + '~', 'w').write(str(os.getpid())); os.rename({str(sign)!r} + '~', {str(sign)!r}); "
+        "time.sleep(300)",
+    )
+    process = subprocess.Popen(command(source, out, slow), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not sign.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert list(out.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(sign.read_text()), 0)

@@ -1,11 +1,13 @@
 """How the events of an answer get from the engine's thread to a reader, in a thread or in an event loop.
 
-Waking a reader costs more than what it does with an event, and where cores are few it costs the engine. So a reader
-rests after each look, until *rest_s* are over, *many* events are there or the answer has ended, and takes together what
-has come; one that rests no more is woken at once. Everything keeps its order. Knows nothing of what is in the events.
+Waking a reader costs more than what it does with an event, and where cores are few it costs the engine. So while events
+come faster than one in *rest_s* seconds, a reader rests after each look, until these are over, *many* events are there
+or the answer has ended, and takes together what has come. Otherwise it waits, and is woken at once. Everything keeps
+its order. Knows nothing of what is in the events.
 """
 
 import asyncio
+import math
 import threading
 import time
 from collections import deque
@@ -23,7 +25,8 @@ class _Mailbox:
     def __init__(self, rest_s: float, many: int) -> None:
         self._rest_s, self._many = rest_s, many
         self._items: deque[Event | Over] = deque()
-        self._taken_at = -rest_s
+        self._taken_at = -math.inf
+        self._hurried = False  # events came fast
         self._waits = False  # while it works or rests, it looks by itself
 
     def _must_call(self, item: Event | Over) -> bool:
@@ -32,9 +35,10 @@ class _Mailbox:
         return self._waits or len(self._items) >= self._many or isinstance(item, Over)
 
     def _rest_left_s(self, now: float) -> float:
-        return 0.0 if self._items else self._taken_at + self._rest_s - now
+        return self._taken_at + self._rest_s - now if self._hurried and not self._items else 0.0
 
     def _all(self, now: float) -> list[Event | Over]:
+        self._hurried = len(self._items) > 1 or now - self._taken_at < 1.2 * self._rest_s  # waking takes time too
         self._waits, self._taken_at = False, now
         return [self._items.popleft() for _ in range(len(self._items))]
 

@@ -41,6 +41,14 @@ def test_everything_arrives_in_order_in_a_thread_and_in_an_event_loop() -> None:
     assert _numbers(heard) == asyncio.run(in_a_loop()) == list(range(2000))
 
 
+def _hurried(box: ThreadMailbox) -> list[Event | Over]:
+    """Let two events come shortly one after the other, so that the reader rests from now on; return the second."""
+    box.put(Dropped(turns=0))
+    box.take()
+    box.put(Dropped(turns=1))
+    return box.take()
+
+
 @pytest.mark.parametrize("last", ["the end", "many"])
 def test_a_reader_that_rests_is_woken_by_the_end_and_by_many_events_and_takes_all_of_them(last: str) -> None:
     many = 3 if last == "many" else 1000
@@ -52,14 +60,15 @@ def test_a_reader_that_rests_is_woken_by_the_end_and_by_many_events_and_takes_al
 
     async def in_a_loop() -> list[list[Event | Over]]:
         box = LoopMailbox(rest_s=LONG_S, many=many)
-        box.put(Dropped(turns=1))
-        first = await box.take()
+        heard: list[list[Event | Over]] = []
+        for number in range(2):
+            box.put(Dropped(turns=number))
+            heard.append(await box.take())
         asyncio.get_running_loop().call_later(0.01, put_all, box)
-        return [first, await box.take()]
+        return [heard[-1], await box.take()]
 
     box = ThreadMailbox(rest_s=LONG_S, many=many)
-    box.put(Dropped(turns=1))
-    heard = [box.take()]
+    heard = [_hurried(box)]
     threading.Timer(0.01, put_all, [box]).start()
     heard.append(box.take())
     assert heard == [[Dropped(turns=1)], rest]
@@ -69,25 +78,25 @@ def test_a_reader_that_rests_is_woken_by_the_end_and_by_many_events_and_takes_al
 def test_what_comes_during_a_rest_is_there_when_it_is_over_without_anything_after_it() -> None:
     async def in_a_loop() -> list[Event | Over]:
         box = LoopMailbox(rest_s=0.2)
-        box.put(Dropped(turns=1))
-        await box.take()
+        for number in range(2):
+            box.put(Dropped(turns=number))
+            await box.take()
         asyncio.get_running_loop().call_later(0.01, box.put, Dropped(turns=2))
         return await box.take()
 
     box = ThreadMailbox(rest_s=0.2)
-    box.put(Dropped(turns=1))
-    box.take()
+    _hurried(box)
     threading.Timer(0.01, box.put, [Dropped(turns=2)]).start()
     assert box.take() == asyncio.run(in_a_loop()) == [Dropped(turns=2)]
 
 
-def test_the_first_event_and_one_after_a_pause_need_no_rest() -> None:
+def test_the_first_events_and_those_after_a_pause_need_no_rest() -> None:
     box = ThreadMailbox(rest_s=LONG_S)
-    threading.Timer(0.01, box.put, [Dropped(turns=1)]).start()
-    assert box.take() == [Dropped(turns=1)]
+    for number in range(2):
+        threading.Timer(0.01, box.put, [Dropped(turns=number)]).start()
+        assert box.take() == [Dropped(turns=number)]
     box = ThreadMailbox(rest_s=0.01)
-    box.put(Dropped(turns=1))
-    box.take()
+    _hurried(box)
     time.sleep(0.02)
     threading.Timer(0.01, box.put, [Dropped(turns=2)]).start()
     assert box.take() == [Dropped(turns=2)]

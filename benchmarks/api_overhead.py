@@ -2,14 +2,15 @@
 
     python benchmarks/api_overhead.py [--model random-135m|padlite-tiny] [--tokens 48] [--rounds 40]
 
-The loop is `Session.say` on this thread; the API is `Chat.events` and `Chat.aevents` on the same files, the server a
-`padlite serve` of its own that streams to one client on loopback, with its defaults. Rounds alternate, medians count;
-time runs from the first token to the last. Beside it the CPU time of the process that decodes, with all its threads: on
-a busy machine the steadier figure. Then the milliseconds to the first byte of an answer whose prompt is cached.
+The loop is `Session.say` on this thread; the API is `Chat.events` and `Chat.aevents` on the same loaded model; the
+server is a `padlite serve` of its own that streams to one client on loopback, with its defaults. Rounds alternate,
+medians count; time runs from the first token to the last. Beside it the CPU time of the process that decodes, with all
+its threads: on a busy machine the steadier figure. Then the milliseconds to the first byte when the prompt is cached.
 """
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import json
 import statistics
@@ -17,16 +18,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import padlite
 from benchmarks.workloads import EIGHT, MODELS, PROMPT, Json, Workload, print_result, say, workload
 from padlite.bundle import write_manifest
-from padlite.opening import open_chat
+from padlite.chat import Chat, Opened
+from padlite.engine import Engine
+from padlite.opening import open_models
 from padlite.seams import Dimension
 from padlite.session import Session, Token
 from padlite_training.random_head import write_random_head
@@ -67,9 +68,12 @@ def measure(work: Workload, *, tokens: int, rounds: int, threads: int) -> None:
     """Print the figures of one model."""
     profile = work.profile(threads=threads)
     profile = dataclasses.replace(profile, decoding={**profile.decoding, "max_tokens": tokens})
-    with _served(work, threads) as served, open_chat(profile) as alone, padlite.open(profile) as chat:
+    with _served(work, threads) as served, open_models(profile) as models:
+        alone = models.session(profile)
+        engine = Engine()
+        chat = Chat(Opened(engine, engine.load(contextlib.nullcontext(models))), profile, owner=True)
         ways: dict[str, Callable[[], Timed]] = {
-            "loop": lambda: _loop(alone.session),
+            "loop": lambda: _loop(alone),
             "events": lambda: _events(chat),
             "aevents": lambda: asyncio.run(_aevents(chat)),
             "server": lambda: _streamed(served, tokens),
@@ -79,6 +83,7 @@ def measure(work: Workload, *, tokens: int, rounds: int, threads: int) -> None:
             for way in sorted(ways, reverse=bool(round_ % 2)):
                 answers[way].append(ways[way]())
         first_ms = 1e3 * statistics.median(_streamed(served, 2).first_s for _ in range(FIRST_BYTES))
+        chat.close()
     measured = {way: each[WARM_UP:] for way, each in answers.items()}
     _report(work.name, measured, first_ms, tokens=tokens, rounds=rounds, threads=threads)
     if len({answer.text for each in answers.values() for answer in each}) > 1:
@@ -119,7 +124,7 @@ def _report(
     say(f"  first byte of an answer whose prompt is cached: {first_ms:.1f} ms (bar {FIRST_BYTE_MS:g} on padlite-tiny)")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _served(work: Workload, threads: int) -> Iterator[Served]:
     """Serve the workload's models, as a bundle of their own."""
     with tempfile.TemporaryDirectory() as folder:
@@ -142,13 +147,13 @@ def _loop(session: Session) -> Timed:
     return _timed([(*_now(), event) for event in session.say(PROMPT) if isinstance(event, Token)])
 
 
-def _events(chat: padlite.Chat) -> Timed:
+def _events(chat: Chat) -> Timed:
     """Answer once through the API."""
     chat.clear()
     return _timed([(*_now(), event) for event in chat.events(PROMPT) if isinstance(event, Token)])
 
 
-async def _aevents(chat: padlite.Chat) -> Timed:
+async def _aevents(chat: Chat) -> Timed:
     """Answer once through the API, in an event loop."""
     chat.clear()
     return _timed([(*_now(), event) async for event in chat.aevents(PROMPT) if isinstance(event, Token)])

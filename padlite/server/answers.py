@@ -20,6 +20,7 @@ from padlite.server.failures import ApiError, Json
 from padlite.server.requests import ChatRequest
 from padlite.session import Answer, FinishReason, Token
 
+_as_json = json.JSONEncoder(ensure_ascii=False).encode  # made once: `json.dumps` would make one for every event
 DONE = b"data: [DONE]\n\n"
 REASONS = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReason.CONTEXT: "length"}
 
@@ -35,7 +36,7 @@ def guided_logprobs(trace: TokenTrace) -> FloatArray:
 
 def event(record: Json) -> bytes:
     """Return *record* as one server-sent event."""
-    return b"data: " + json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n\n"
+    return b"data: " + _as_json(record).encode("utf-8", "replace") + b"\n\n"
 
 
 def usage_of(answers: Sequence[Answer]) -> Json:

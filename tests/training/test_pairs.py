@@ -344,3 +344,15 @@ def test_a_base_without_a_template_is_refused(
 
 def test_completions_are_told_apart_by_their_conversation() -> None:
     assert Completion(prompt=(1,), answer=(2,)) != Completion(prompt=(1, 2), answer=())
+
+
+def test_the_command_refuses_a_gpu_that_is_not_there_before_it_reads_anything(
+    random_base: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    arguments = ("--model", random_base, "--pairs", pairs_file, "--out", tmp_path / "out", "--device", "cuda")
+    _, _, error = run(*arguments)
+    assert isinstance(error, UsageError)
+    assert "--device cpu" in error.remedy
+    assert not (tmp_path / "out").exists()

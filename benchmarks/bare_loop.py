@@ -19,10 +19,11 @@ from padlite.backends.llama import may_repack
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BareRun:
-    """Ids that were generated, and the seconds from the first of them to the last."""
+    """Ids that were generated, and the seconds from the first of them to the last: on the clock, and of all cores."""
 
     tokens: tuple[int, ...]
     seconds: float
+    cpu_seconds: float
 
 
 class BareLoop:
@@ -52,14 +53,15 @@ class BareLoop:
         self._prefill(prompt)
         token = llama_cpp.llama_sampler_sample(sampler, context, -1)
         tokens, position = [token], len(prompt)
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         for _ in range(count - 1):
             batch.token[0], batch.pos[0] = token, position
             llama_cpp.llama_decode(context, batch)
             token = llama_cpp.llama_sampler_sample(sampler, context, -1)
             tokens.append(token)
             position += 1
-        return BareRun(tokens=tuple(tokens), seconds=time.perf_counter() - start)
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+        return BareRun(tokens=tuple(tokens), seconds=seconds, cpu_seconds=cpu_seconds)
 
     def parts(self, prompt: Sequence[int], count: int) -> tuple[list[float], list[float]]:
         """Return the seconds that `llama_decode` (with its synchronization) and the sampler took at each token."""

@@ -4,7 +4,8 @@
 
 One process, one set of weights everywhere: a random 60M Llama as GGUF (Q8_0) is the base; the same numbers in
 transformers are its base model and its reward LM and, exported as int8, ours. Three ways to make a token at this
-context take turns, medians count; the fourth is the bare base in llama.cpp, for the price of guidance.
+context take turns, medians count; the fourth is the bare base in llama.cpp, for the price of guidance. Times are those
+on the clock and those of the processor, which mean something on a busy machine too if nobody spins (--threads 1).
 
     released     base and reward LM evaluate the whole text in PyTorch (float32), no cache
     with cache   base and reward LM evaluate one token in PyTorch (float32), each with its cache
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -47,6 +49,25 @@ LLAMA_60M = LlamaShape(
 BARS = {"released": 40.0, "with cache": 3.0, "bare": 0.5}
 WEIGHT = 0.8
 WARM_UP = 1  # rounds that don't count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """Time on the clock, and of the processor, all cores together."""
+
+    seconds: float
+    cpu_seconds: float
+
+    @classmethod
+    def now(cls) -> Self:
+        """Read both clocks."""
+        return cls(seconds=time.perf_counter(), cpu_seconds=time.process_time())
+
+    def since(self, start: "Spent", count: int) -> "Spent":
+        """Return what passed since *start*, divided by *count*."""
+        return Spent(
+            seconds=(self.seconds - start.seconds) / count, cpu_seconds=(self.cpu_seconds - start.cpu_seconds) / count
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,41 +121,52 @@ def measure(files: Files, *, context: int, tokens: int, rounds: int, threads: in
         message = filling(chat, context)
         prompt = prompt_tokens(chat.template, chat.base.tokenizer, [Message(role="user", content=message)])
         theirs = Theirs(model, prompt)
-        ways: dict[str, Callable[[], float]] = {
+        ways: dict[str, Callable[[], Spent]] = {
             "released": theirs.without_cache,
             "with cache": lambda: theirs.with_cache(tokens),
             "ours": lambda: ours(chat, message),
-            "bare": lambda: bare.run(prompt, tokens).seconds / (tokens - 1),
+            "bare": lambda: of_bare_loop(bare, prompt, tokens),
         }
         spent = taking_turns(ways, rounds)
-    medians = {name: statistics.median(each) for name, each in spent.items()}
+    medians = {name: statistics.median(each.seconds for each in rows) for name, rows in spent.items()}
+    cpu = {name: statistics.median(each.cpu_seconds for each in rows) for name, rows in spent.items()}
     ratios = {name: medians[name] / medians["ours"] for name in BARS}
-    paired = {name: statistics.median(a / b for a, b in zip(spent[name], spent["ours"], strict=True)) for name in BARS}
+    cpu_ratios = {name: cpu[name] / cpu["ours"] for name in BARS}
+    paired = {
+        name: statistics.median(a.seconds / b.seconds for a, b in zip(spent[name], spent["ours"], strict=True))
+        for name in BARS
+    }
     result: dict[str, Json] = {
         "context": len(prompt), "tokens": tokens, "rounds": rounds, "threads": threads,
         "parameters": sum(each.numel() for each in model.parameters()),
-        **{f"{name.replace(' ', '_')}_ms": round(1e3 * value, 3) for name, value in medians.items()},
-        **{f"ratio_{name.replace(' ', '_')}": round(value, 3) for name, value in ratios.items()},
-        **{f"paired_{name.replace(' ', '_')}": round(value, 3) for name, value in paired.items()},
     }  # fmt: skip
+    tables = {"ms": medians, "cpu_ms": cpu}
+    result |= {f"{_key(name)}_{kind}": round(1e3 * s, 3) for kind, table in tables.items() for name, s in table.items()}
+    kinds = {"ratio": ratios, "paired": paired, "cpu_ratio": cpu_ratios}
+    result |= {f"{kind}_{_key(name)}": round(each, 3) for kind, table in kinds.items() for name, each in table.items()}
     print_result("reward_lm", result)
     say(f"\n60M base and reward LM, {len(prompt)} tokens of context, {threads} threads, {rounds} rounds, ms per token")
     for name, value in medians.items():
-        say(f"  {name:12}{1e3 * value:10.2f}")
+        say(f"  {name:12}{1e3 * value:10.2f}   {1e3 * cpu[name]:10.2f} of the processor")
     for name, bar in BARS.items():
         verdict = "reaches" if ratios[name] >= bar else "MISSES"
-        say(f"  ours against {name:12}{ratios[name]:8.2f} × (pairs {paired[name]:.2f}; {verdict} {bar:g})")
+        figures = f"{ratios[name]:8.2f} × (pairs {paired[name]:.2f}, processor {cpu_ratios[name]:.2f}"
+        say(f"  ours against {name:12}{figures}; {verdict} {bar:g})")
 
 
-def taking_turns(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds per token of each way in each round: the order alternates, the first round doesn't count."""
-    spent: dict[str, list[float]] = {name: [] for name in ways}
+def _key(name: str) -> str:
+    return name.replace(" ", "_")
+
+
+def taking_turns(ways: dict[str, Callable[[], Spent]], rounds: int) -> dict[str, list[Spent]]:
+    """Return what a token of each way took in each round: the order alternates, the first round doesn't count."""
+    spent: dict[str, list[Spent]] = {name: [] for name in ways}
     for number in range(-WARM_UP, rounds):
         names: Sequence[str] = list(ways) if number % 2 else list(reversed(ways))
         for name in names:
-            seconds = ways[name]()
+            token = ways[name]()
             if number >= 0:
-                spent[name].append(seconds)
+                spent[name].append(token)
     return spent
 
 
@@ -147,17 +179,23 @@ def filling(chat: OpenChat, context: int) -> str:
     return text
 
 
-def ours(chat: OpenChat, message: str) -> float:
-    """Return the seconds per token of an answer to *message*, from its first token to its last."""
-    times = list(_token_times(chat, message))
+def ours(chat: OpenChat, message: str) -> Spent:
+    """Return what a token of an answer to *message* takes, from its first token to its last."""
+    clocks = list(_clocks(chat, message))
     chat.session.undo()
-    return (times[-1] - times[0]) / (len(times) - 1)
+    return clocks[-1].since(clocks[0], len(clocks) - 1)
 
 
-def _token_times(chat: OpenChat, message: str) -> Iterator[float]:
+def of_bare_loop(bare: BareLoop, prompt: Sequence[int], count: int) -> Spent:
+    """Return what a token of the base alone takes."""
+    run = bare.run(prompt, count)
+    return Spent(seconds=run.seconds / (count - 1), cpu_seconds=run.cpu_seconds / (count - 1))
+
+
+def _clocks(chat: OpenChat, message: str) -> Iterator[Spent]:
     for event in chat.session.say(message):
         if isinstance(event, Token):
-            yield time.perf_counter()
+            yield Spent.now()
 
 
 class Theirs:
@@ -167,27 +205,27 @@ class Theirs:
         self._model, self._prompt = model, list(prompt)
 
     @torch.no_grad()
-    def without_cache(self) -> float:
-        """Return the seconds of one token as the released loop makes it."""
-        began = time.perf_counter()
+    def without_cache(self) -> Spent:
+        """Return what one token takes as the released loop makes it."""
+        began = Spent.now()
         ids = torch.tensor([self._prompt])
         self._choose(
             self._model(input_ids=ids, use_cache=False).logits, self._model(input_ids=ids, use_cache=False).logits
         )
-        return time.perf_counter() - began
+        return Spent.now().since(began, 1)
 
     @torch.no_grad()
-    def with_cache(self, count: int) -> float:
-        """Return the seconds per token of *count* tokens after the prompt, which is evaluated before."""
+    def with_cache(self, count: int) -> Spent:
+        """Return what a token takes of *count* tokens after the prompt, which is evaluated before."""
         outputs = [
             self._model(input_ids=torch.tensor([self._prompt]), use_cache=True, logits_to_keep=1) for _ in range(2)
         ]
         token = self._choose(*(each.logits for each in outputs))
-        began = time.perf_counter()
+        began = Spent.now()
         for _ in range(count):
             outputs = [self._next(each, token) for each in outputs]
             token = self._choose(*(each.logits for each in outputs))
-        return (time.perf_counter() - began) / count
+        return Spent.now().since(began, count)
 
     def _next(self, before: CausalLMOutputWithPast, token: int) -> CausalLMOutputWithPast:
         name = next(name for name in ("cache", "past_key_values") if name in before)  # renamed in transformers 5

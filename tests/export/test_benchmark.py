@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("onnxruntime_genai", reason="needs the export extra: pip install -e '.[export]'")
 pytest.importorskip("gguf", reason="needs the train extra: pip install -e '.[train]'")
 
-from benchmarks.reward_lm import BARS, measure, taking_turns, written
+from benchmarks.reward_lm import BARS, Spent, measure, taking_turns, written
 from padlite.backends.llama import LlamaModel
 from padlite_export.checkpoint import read_checkpoint
 from padlite_training.random_llama import TINY
@@ -33,11 +33,12 @@ def test_transformers_and_llama_cpp_have_the_same_weights_and_every_way_is_measu
 
 def test_ways_take_turns_in_alternating_order() -> None:
     called: list[str] = []
+    once = Spent(seconds=1.0, cpu_seconds=2.0)
 
-    def way(name: str) -> float:
+    def way(name: str) -> Spent:
         called.append(name)
-        return 1.0
+        return once
 
     spent = taking_turns({"a": lambda: way("a"), "b": lambda: way("b")}, 2)
-    assert spent == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
+    assert spent == {"a": [once, once], "b": [once, once]}
     assert "".join(called) in {"abbaab", "baabba"}

@@ -7,8 +7,8 @@ tokenize as the whole does, with `MARGIN` characters behind the cut. Knows no mo
 import codecs
 from typing import Protocol
 
-MARGIN = 32  # characters of text that must follow before tokens are settled
-LONGEST = 96  # characters of an end, from which on some of it is to be settled
+MARGIN = 24  # characters of text that must follow before tokens are settled
+LONGEST = 64  # characters of an end, from which on some of it is to be settled
 FORCED = 512  # characters of an end that is cut even if its tokens change by that: one word without any boundary
 _TRIES = 16  # cuts inside a word that are tried
 

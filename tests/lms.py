@@ -18,6 +18,7 @@ from padlite.seams import FloatArray, TokenArray
 
 SHA256 = "0123456789abcdef" * 4
 _INT, _INTS, _INT32 = 2, 7, 6
+_INLINE_BYTES = 1 << 20  # larger arrays lie beside the graph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +91,18 @@ def write_lm(
         "output": np.ascontiguousarray(weights.output.T) if normalized else weights.output,
         "one": np.array([1], dtype=np.int64), "last": np.array(-1, dtype=np.int64), "zero": np.array(1, dtype=np.int64),
     }  # fmt: skip
+    data = bytearray()
     for name, array in constants.items():
         tensor = graph.initializer.add()
-        tensor.name, tensor.raw_data = name, array.tobytes()
+        tensor.name = name
+        if array.nbytes < _INLINE_BYTES:
+            tensor.raw_data = array.tobytes()
+        else:
+            tensor.data_location = onnx.EXTERNAL
+            for key, value in (("location", f"{path.name}.data"), ("offset", len(data)), ("length", array.nbytes)):
+                entry = tensor.external_data.add()
+                entry.key, entry.value = key, str(value)
+            data += array.tobytes()
         tensor.data_type = onnx.INT64 if array.dtype == np.int64 else onnx.FLOAT
         tensor.dims.extend(array.shape)
     _node(graph, "Gather", ["embedding", "input_ids"], ["h"])
@@ -144,6 +154,8 @@ def write_lm(
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
     path.write_bytes(onnx.serialize_model(model))
+    if data:
+        path.with_name(f"{path.name}.data").write_bytes(data)
     return path
 
 

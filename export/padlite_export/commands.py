@@ -91,7 +91,7 @@ def base(
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), required=True, help="The .onnx file to write.")
 @click.option(
     "--base", metavar="GGUF", type=click.Path(path_type=Path),
-    help="The base model it is for. A reward LM needs it: both must read the same tokens. A head is tried on it.",
+    help="The base model it is for. A reward LM that reads other tokens must be --normalized. A head is tried on it.",
 )  # fmt: skip
 @click.option(
     "--via", type=click.Choice(ROUTES), default="builder", show_default=True,

@@ -176,6 +176,23 @@ def test_every_candidate_scores_as_by_brute_force(
         np.testing.assert_allclose(found, features_by_brute_force(kind, lm, prompt, data, step), atol=1e-3)
 
 
+@kinds
+def test_tokens_that_later_letters_change_are_evaluated_anew(kind: str) -> None:
+    reward, lm = bridged(kind)
+    reward.begin([Message(role="user", content="hello")], [7], lambda: False)
+    text = "unbelievable believer nothing"
+    letters = [token for letter in text for token in BASE.encode(letter, special=False)]
+    candidates = np.array([token for letter in " .?" for token in BASE.encode(letter, special=False)], dtype=np.int64)
+    prompt, logits = own(kind).encode(TEMPLATE_TEXT, special=True), np.zeros(3, dtype=np.float32)
+    for size in range(len(letters)):
+        step = Step(
+            context=[7, *letters[:size]], candidates=candidates, base_logits=logits,
+            hidden=np.zeros(4, dtype=np.float32), weights=np.ones(1, dtype=np.float32),
+        )  # fmt: skip
+        expected = features_by_brute_force(kind, lm, prompt, text[:size].encode(), step)
+        np.testing.assert_allclose(reward.features(step), expected, atol=1e-3)
+
+
 TEMPLATE_TEXT = (
     "[Guidelines] Your task is to generate response by considering the following principle. "
     "[Principles] funny [Instruction] hello<end>"

@@ -39,3 +39,16 @@ def random_head(random_base: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     path = tmp_path_factory.mktemp("random_head") / "reward.onnx"
     write_random_head(path, random_base, dimensions=["alpha", "beta", "gamma"], seed=1)
     return path
+
+
+@pytest.fixture(scope="session")
+def converter(pytestconfig: pytest.Config) -> Path:
+    """llama.cpp's converter, fetched once and kept with pytest's own cache."""
+    from padlite.errors import NotFoundError
+    from padlite_export.converter import find_converter  # loads llama.cpp, which most tests don't need
+
+    assert pytestconfig.cache is not None
+    try:
+        return find_converter(None, pytestconfig.cache.mkdir("converters"), lambda _line: None)
+    except NotFoundError as error:
+        pytest.skip(f"no network? {error.message}")

@@ -133,14 +133,18 @@ def export_base(
         if pre is not None and found.how == "not asked":
             raise UsageError("this tokenizer has no pre-tokenizer to name", remedy="leave out --pre")
         tell("comparing it with the checkpoint")
-        report = _prove(job, made, out=out, found=found, allow_pickle=allow_pickle)
+        report = _prove(job, made, out=out, found=found, allow_pickle=allow_pickle, tell=tell)
     _keep_proof(report)
     return report
 
 
-def _prove(job: Job, made: Path, *, out: Path, found: PreTokenizer, allow_pickle: bool) -> BaseReport:
+def _prove(
+    job: Job, made: Path, *, out: Path, found: PreTokenizer, allow_pickle: bool, tell: Callable[[str], None]
+) -> BaseReport:
     """Return what the export is worth; raise BackendError if that is not enough."""
     checkpoint = read_checkpoint(job.source, allow_pickle=allow_pickle)
+    if checkpoint.value_head is not None:
+        tell("leaving out the value head: `padlite export reward` takes it")
     prompts = base_proof.prompts_of(checkpoint)
     names, tokens = list(prompts), list(prompts.values())
     wanted = base_proof.source_outputs(checkpoint, tokens)

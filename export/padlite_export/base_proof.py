@@ -92,9 +92,12 @@ def prompts_of(checkpoint: Checkpoint, *, seed: int = 0) -> dict[str, list[int]]
 
 @torch.no_grad()
 def source_outputs(checkpoint: Checkpoint, prompts: Sequence[list[int]]) -> Outputs:
-    """Return what the source computes."""
-    hidden = [checkpoint.model.base_model(input_ids=torch.tensor([ids])).last_hidden_state[0] for ids in prompts]
-    return [(checkpoint.logits(ids).numpy(), h.numpy()) for ids, h in zip(prompts, hidden, strict=True)]
+    """Return what the source computes, without PAD's value head if it has one: that is no part of a base."""
+    found: Outputs = []
+    for ids in (torch.tensor([prompt]) for prompt in prompts):
+        hidden = checkpoint.model.base_model(input_ids=ids).last_hidden_state[0]
+        found.append((checkpoint.model(input_ids=ids).logits[0].numpy(), hidden.numpy()))
+    return found
 
 
 def gguf_outputs(path: Path, prompts: Sequence[list[int]], *, threads: int) -> Outputs:

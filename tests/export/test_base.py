@@ -68,19 +68,9 @@ def write_trained_tokenizer(folder: Path, pattern: str) -> None:
 
 
 def llama(folder: Path, cut: str = "qwen2", *, tied: bool = True) -> Path:
-    write_checkpoint(folder, sizes={"tie_word_embeddings": tied})
+    write_checkpoint(folder, sizes={"tie_word_embeddings": tied}, value_head=tied)
     write_trained_tokenizer(folder, CUTS[cut])
     return folder
-
-
-@pytest.fixture(scope="session")
-def converter(pytestconfig: pytest.Config) -> Path:
-    """llama.cpp's converter, fetched once and kept with pytest's own cache."""
-    assert pytestconfig.cache is not None
-    try:
-        return find_converter(None, pytestconfig.cache.mkdir("converters"), lambda _line: None)
-    except NotFoundError as error:
-        pytest.skip(f"no network? {error.message}")
 
 
 @pytest.fixture(scope="module")

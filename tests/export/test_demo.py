@@ -4,12 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.command_line import REPOSITORY, Home
-
-for _module in ("torch", "transformers", "onnx", "onnxruntime_genai"):
-    pytest.importorskip(_module, reason="needs the export extra: pip install -e '.[export]'")
 
 
 def test_everything_is_exported_within_its_tolerance_and_chats(tmp_path: Path, converter: Path) -> None:

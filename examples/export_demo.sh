@@ -5,7 +5,7 @@
 #
 #   examples/export_demo.sh [DIR [OPTIONS of padlite export base]]
 #
-# DIR keeps what is made (default: a temporary folder). Needs: pip install 'padlite[export]'
+# DIR keeps what is made (default: a temporary folder). Needs: pip install 'padlite[export,train]'
 set -euo pipefail
 work=${1:-$(mktemp -d)}
 shift || true

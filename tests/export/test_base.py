@@ -68,7 +68,7 @@ def write_trained_tokenizer(folder: Path, pattern: str) -> None:
 
 
 def llama(folder: Path, cut: str = "qwen2", *, tied: bool = True) -> Path:
-    write_checkpoint(folder, sizes={"tie_word_embeddings": tied}, value_head=tied)
+    write_checkpoint(folder, sizes={"tie_word_embeddings": tied})
     write_trained_tokenizer(folder, CUTS[cut])
     return folder
 

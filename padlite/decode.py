@@ -8,8 +8,8 @@ Everything it calls is a pure function on arrays (`scoring`), text handling (`st
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -58,8 +58,7 @@ class Guidance:
         self.active: bool = strength != 0.0 and bool(np.count_nonzero(weights))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenTrace:
+class TokenTrace(NamedTuple):
     """Why a token was chosen.
 
     *candidates* (k,) ids, best first for the base model; *base_scores* (k,) log-probabilities in nats; *features*
@@ -93,8 +92,7 @@ class TokenTrace:
         return int((self.contributions[self.chosen] - self.contributions[self.base_choice]).argmax())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
+class Token(NamedTuple):
     """One decoded token and why; *text* is what it released: nothing after half a character or a part of a stop."""
 
     id: int
@@ -102,8 +100,7 @@ class Token:
     trace: TokenTrace
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class End:
+class End(NamedTuple):
     """The end of an answer: the *reason*, and *text* that had been held back.
 
     *cut*: the text ends before its tokens do, at a stop string.

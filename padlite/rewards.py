@@ -4,7 +4,6 @@ Shapes: k candidates, m dimensions of all together. Knows rewards only through t
 needs to know: which of them are wanted at a token at all.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -55,6 +54,6 @@ class JoinedRewards:
             begin = end - len(reward.dimensions)
             weights = step.weights[begin:end]
             if np.count_nonzero(weights):
-                part = dataclasses.replace(step, hidden=hidden, weights=weights)
+                part = step._replace(hidden=hidden, weights=weights)
                 features[:, begin:end] = reward.features(part)
         return features

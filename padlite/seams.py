@@ -1,12 +1,13 @@
 """What the decoding loop asks of a base model, a tokenizer and a reward model, and the records that pass between them.
 
 Shapes: V vocabulary, d width of the hidden state, k candidates, m dimensions. Arrays are float32, token ids plain
-integers or int64 arrays, log-probabilities in nats. Knows no library that runs a model.
+integers or int64 arrays, log-probabilities in nats. What is made for every token is a named tuple: a frozen dataclass
+takes twice as long to make. Knows no library that runs a model.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +29,7 @@ class Message:
     tokens: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BaseState:
+class BaseState(NamedTuple):
     """What the base model knows after its last token: *logits* (V,) and the *hidden* state (d,).
 
     Both are views into the engine's memory, valid until its next call; *hidden* is empty when the engine was opened
@@ -40,8 +40,7 @@ class BaseState:
     hidden: FloatArray
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(NamedTuple):
     """One decision as a reward model sees it.
 
     *context* are the token ids so far (prompt and answer), *candidates* (k,) the base model's best, best first,

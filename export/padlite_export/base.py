@@ -28,7 +28,7 @@ from padlite_export.checkpoint import (
     read_checkpoint,
     read_tokenizer,
     require_checkpoint,
-    safetensors_of,
+    weights_of,
 )  # fmt: skip
 from padlite_export.converter import find_converter, origin
 from padlite_export.converting import Dtype, Job, PreTokenizer, Progress, convert, no_progress
@@ -111,7 +111,7 @@ def export_base(
     stored: Dtype = dtype or ("bf16" if weights.bf16 else "f16")
     whole_bytes = weights.count * _BYTES[stored]
     _require_space(out.parent, whole_bytes + (weights.count * 9 // 8 if quantize else 0))
-    if pickles_of(source) and not safetensors_of(source):
+    if pickles_of(source) and not weights_of(source):
         tell("reading pickled weights, which may run any code: only PyTorch's restricted reader keeps them from it")
     folder = find_converter(converter, kept, tell)
     _require_known_pre_tokenizer(pre, folder)
@@ -222,7 +222,7 @@ class _Weights:
 
 def _weights(source: Path) -> _Weights:
     """Return what the checkpoint's files say; of pickled ones at most that many, by their size."""
-    files = safetensors_of(source)
+    files = weights_of(source)
     if not files:
         return _Weights(count=sum(path.stat().st_size for path in pickles_of(source)) // 2, bf16=False)
     count, bf16 = 0, False

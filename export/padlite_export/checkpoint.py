@@ -76,7 +76,7 @@ def read_checkpoint(folder: Path, *, adapter: Path | None = None, allow_pickle: 
             config=config,
             dtype=torch.float32,
             local_files_only=True,
-            use_safetensors=bool(safetensors_of(folder)),
+            use_safetensors=bool(weights_of(folder)),
         ).eval()
     except (ValueError, KeyError, OSError, RuntimeError, SafetensorError) as error:
         raise BackendError(
@@ -111,9 +111,9 @@ def _read_config(folder: Path) -> transformers.PretrainedConfig:
     return config
 
 
-def safetensors_of(folder: Path) -> list[Path]:
-    """Return the files with weights that are no pickles, in order."""
-    return sorted(folder.glob("*.safetensors"))
+def weights_of(folder: Path) -> list[Path]:
+    """Return the files with the model's own weights that are no pickles, in order: those that transformers reads."""
+    return sorted(folder.glob("model*.safetensors"))
 
 
 def pickles_of(folder: Path) -> list[Path]:
@@ -128,7 +128,7 @@ def require_checkpoint(folder: Path, *, allow_pickle: bool = False) -> None:
             f"{folder} is no checkpoint: it has no config.json (nor head.json of a trained head)",
             remedy="name a folder in Hugging Face layout, or one that `padlite train head` made",
         )
-    if not safetensors_of(folder):
+    if not weights_of(folder):
         pickled = pickles_of(folder)
         if pickled and allow_pickle:
             return
@@ -137,7 +137,7 @@ def require_checkpoint(folder: Path, *, allow_pickle: bool = False) -> None:
                 f"{folder} holds only pickled weights ({pickled[0].name}), which may run any code when they are read",
                 remedy="get the checkpoint as safetensors; if you trust whoever made it: --allow-pickle",
             )
-        raise NotFoundError(f"{folder} holds no weights (*.safetensors)", remedy="copy the whole checkpoint")
+        raise NotFoundError(f"{folder} holds no weights (model*.safetensors)", remedy="copy the whole checkpoint")
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
@@ -187,7 +187,7 @@ def _read_value_head(folder: Path, width: int, *, allow_pickle: bool) -> tuple[t
 
 def _value_head_tensors(folder: Path, *, allow_pickle: bool) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the tensors of a value head; UsageError if they are pickled and that isn't allowed."""
-    for path in safetensors_of(folder):
+    for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118  no mapping
                 if key.endswith((_HEAD_WEIGHT, _HEAD_BIAS)):

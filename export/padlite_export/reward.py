@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias, cast
 
 import onnx
 import transformers
+from onnx import external_data_helper
 
 import padlite
 from padlite.backends.llama import LlamaModel
@@ -225,10 +226,18 @@ def _as_dtype(model: onnx.ModelProto, dtype: Dtype) -> onnx.ModelProto:
 
 
 def _save(model: onnx.ModelProto, path: Path) -> None:
-    onnx.save_model(
-        model, str(path), save_as_external_data=True, all_tensors_to_one_file=True, location=f"{path.name}.data",
-        size_threshold=_INLINE_BYTES,
+    """Write *model* to *path* with its weights beside it.
+
+    Their file gets its name here, because onnx refuses a name that a file in the working directory has.
+    """
+    external_data_helper.convert_model_to_external_data(
+        model, all_tensors_to_one_file=True, size_threshold=_INLINE_BYTES
     )  # fmt: skip
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = f"{path.name}.data"
+    onnx.save_model(model, str(path))
 
 
 def _prove(checkpoint: Checkpoint, made: Path, *, out: Path, via: Via, dtype: Dtype, adapter: bool) -> Report:

@@ -53,6 +53,17 @@ def test_weights_lie_beside_the_graph_and_nothing_else_is_left(exported: Report)
     assert data.stat().st_mode == exported.path.stat().st_mode
 
 
+def test_an_export_replaces_one_of_the_same_name_in_the_working_directory(
+    checkpoint: Path, random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("reward.onnx", "reward.onnx.data"):
+        Path(name).write_bytes(b"an older one")
+    export_reward(checkpoint, Path("reward.onnx"), base=random_base, dtype="fp32")
+    with OnnxLm.open(Path("reward.onnx")) as lm:
+        assert np.isfinite(lm.scores(TOKENS, CANDIDATES, keep=0)).all()
+
+
 def test_an_exported_reward_lm_guides_a_chat(exported: Report, random_base: Path) -> None:
     profile = Profile(
         base=random_base, reward=exported.path, preferences={"humor": 1.0}, decoding={"max_tokens": 12}, threads=1
@@ -145,6 +156,11 @@ def _pickled(folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(b"anything")
 
 
+def _pickled_beside_a_value_head(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"anything")
+
+
 def _no_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
 
@@ -173,6 +189,7 @@ def _other_value_head(folder: Path) -> None:
         (_no_config, NotFoundError, "no config.json"),
         (_no_weights, NotFoundError, "holds no weights"),
         (_pickled, UsageError, "only pickled weights"),
+        (_pickled_beside_a_value_head, UsageError, "only pickled weights"),
         (_no_tokenizer, NotFoundError, "no tokenizer.json"),
         (_broken_tokenizer, BackendError, "tokenizer.json can't be read"),
         (_cut_off, BackendError, "can't be read as a causal language model"),

@@ -13,7 +13,6 @@ from padlite_training.corpus import Corpus, Dialogue, corpus_texts, load_corpus,
 from padlite_training.pack import pack
 from padlite_training.parts import join_parts
 from padlite_training.places import Places
-from padlite_training.precision import choose_device
 from padlite_training.pretrain import pretrain
 from padlite_training.recipe import RECIPES, BaseTraining, ModelShape, Recipe
 from padlite_training.sampler import ChatWriter
@@ -35,9 +34,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def trainer(work: Path, plan: BaseTraining = PLAN) -> BaseTrainer:
+def trainer(work: Path, plan: BaseTraining = PLAN, *, device: str = "cpu") -> BaseTrainer:
     writer = ChatWriter(load_tokenizer(work / "tokenizer.json"), user_weight=plan.user_weight)
-    return BaseTrainer(load_corpus(work / "corpus"), writer, SHAPE, plan, device="cpu")
+    return BaseTrainer(load_corpus(work / "corpus"), writer, SHAPE, plan, device=device)
 
 
 @pytest.fixture
@@ -88,10 +87,10 @@ def test_a_loss_that_is_no_number_stops_the_training_with_the_step(work: Path, t
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_one_clear_error() -> None:
-    with pytest.raises(UsageError, match="no CUDA GPU"):
-        choose_device("cuda")
-    assert choose_device("auto").type == "cpu"
+def test_a_gpu_that_is_not_there_is_one_clear_error(work: Path) -> None:
+    assert trainer(work, device="auto").device.type == "cpu"
+    with pytest.raises(UsageError, match="no GPU was found"):
+        trainer(work, device="cuda")
 
 
 def test_the_base_is_trained_elsewhere_and_comes_back_in_parts(work: Path, tmp_path: Path) -> None:

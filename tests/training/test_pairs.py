@@ -22,11 +22,12 @@ from padlite_training.completions import Completions
 from padlite_training.distill import mean_shift
 from padlite_training.pairs import harvest as harvesting
 from padlite_training.pairs.calibration import calibrated, plain_states
-from padlite_training.pairs.fit import FittedHead, PairBatches, fit_pairs, judge_pairs, one_hot, require_device
+from padlite_training.pairs.fit import FittedHead, PairBatches, fit_pairs, judge_pairs, one_hot
 from padlite_training.pairs.harvest import Completion, Harvester, HarvestPlan, PairHarvest, plan_harvest
 from padlite_training.pairs.loss import Batch, LowRankHead, divergence, pair_loss, token_ratios
 from padlite_training.pairs.reading import Pair, PairsError, read_pairs
 from padlite_training.pairs.recipe import PairTraining
+from padlite_training.precision import require_device
 
 K = 6
 torch.set_num_threads(1)

@@ -20,7 +20,7 @@ from padlite_training.facts import Progress
 from padlite_training.llama_model import LlamaForTraining, greedy_answer, parameter_count
 from padlite_training.muon import Muon
 from padlite_training.places import Places
-from padlite_training.precision import choose_device, mixed_precision
+from padlite_training.precision import mixed_precision, require_device
 from padlite_training.recipe import BaseTraining, ModelShape, Recipe
 from padlite_training.sampler import ChatWriter, Rows, Sampler
 from padlite_training.tokenizer import load_tokenizer
@@ -37,7 +37,7 @@ SAMPLE_SYSTEMS = ("", "Be witty.", "Be caring.")
 class BaseTrainer:
     """One phase of a training: the model (random, or that of the checkpoint *start*), its optimizers and the data.
 
-    *device* is as for `choose_device`.
+    *device* is as for `require_device`.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class BaseTrainer:
     ) -> None:  # fmt: skip
         torch.manual_seed(plan.seed)
         torch.set_num_threads(plan.threads)
-        self.device = choose_device(device)
+        self.device = torch.device(require_device(device))
         self.plan, self.writer, self.corpus = plan, writer, corpus
         model = load_model(start, shape).train() if start else LlamaForTraining(shape)
         self.model = model.to(self.device)

@@ -8,16 +8,16 @@ import torch
 from padlite.errors import UsageError
 
 
-def choose_device(name: str = "auto") -> torch.device:
-    """Return the device called *name*: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is a GPU.
-
-    Raises UsageError when CUDA is asked for and can't be had.
-    """
+def require_device(name: str) -> str:
+    """Return *name*, 'cpu' or 'cuda' ('auto' takes CUDA where there is one); UsageError if it isn't there."""
+    available = torch.cuda.is_available()
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("PyTorch finds no CUDA GPU on this machine", remedy="use --device cpu, or --device auto")
-    return torch.device(name)
+        return "cuda" if available else "cpu"
+    if name == "cuda" and not available:
+        raise UsageError(
+            "no GPU was found that PyTorch can use", remedy="use --device cpu, or install PyTorch with CUDA"
+        )
+    return name
 
 
 @functools.cache

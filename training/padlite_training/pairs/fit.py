@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from padlite.errors import DecodingCancelled, PadliteError, UsageError
+from padlite.errors import DecodingCancelled, PadliteError
 from padlite.seams import FloatArray
 from padlite_training.pairs.harvest import PairHarvest
 from padlite_training.pairs.loss import Batch, LowRankHead, margins, pair_loss, sum_by_completion, token_ratios
@@ -98,18 +98,6 @@ class PairBatches:
         """Return P and A of *head* for hidden states and rows as they are."""
         projection, maps = head.projection.detach().cpu(), head.maps.detach().cpu()
         return (projection / self.table_size).numpy(), (maps / self.hidden_size).numpy()
-
-
-def require_device(name: str) -> str:
-    """Return *name*, 'cpu' or 'cuda' ('auto' takes CUDA where there is one); UsageError if it isn't there."""
-    available = torch.cuda.is_available()
-    if name == "auto":
-        return "cuda" if available else "cpu"
-    if name == "cuda" and not available:
-        raise UsageError(
-            "no GPU was found that PyTorch can use", remedy="use --device cpu, or install PyTorch with CUDA"
-        )
-    return name
 
 
 def fit_pairs(

@@ -42,7 +42,6 @@ from padlite_training.pairs.fit import (
     fit_pairs,
     judge_pairs,
     one_hot,
-    require_device,
 )  # fmt: skip
 from padlite_training.pairs.harvest import CANDIDATES, Harvester, file_sha256, plan_harvest
 from padlite_training.pairs.reading import Pair, PairsError, read_pairs, require_known_dimensions
@@ -51,6 +50,7 @@ from padlite_training.pairs.split import HELD_OUT_SHARE, SPLIT_SEED, PairSplit, 
 from padlite_training.pairs.telling import Teller
 from padlite_training.pairs.text_stage import head_features
 from padlite_training.pairs.text_training import TextFigures, TextStage
+from padlite_training.precision import require_device
 
 LAYOUT = 1
 CALIBRATION_PROMPTS = 48

@@ -2,10 +2,12 @@
 
     python benchmarks/api_overhead.py [--model random-135m|padlite-tiny] [--tokens 48] [--rounds 40]
 
-The loop is `Session.say` on this thread; the API is `Chat.events` and `Chat.aevents` on the same loaded model; the
-server is a `padlite serve` of its own that streams to one client on loopback, with its defaults. Rounds alternate,
-medians count; time runs from the first token to the last. Beside it the CPU time of the process that decodes, with all
-its threads: on a busy machine the steadier figure. Then the milliseconds to the first byte when the prompt is cached.
+The loop is `Session.say`; the API is `Chat.events` and `Chat.aevents`; the server streams to one client, a process of
+its own, on loopback. All of them are on one loaded copy of the models and decode on one thread, the engine's: copies of
+the same weights differ by up to 5 % in speed, and every thread that decodes has a pool of helpers of its own. Rounds
+alternate, medians count; time runs from the first token to the last. Beside it the CPU time of the process that
+decodes, with all its threads: on a busy machine the steadier figure. Then the milliseconds to the first byte when the
+prompt is cached.
 """
 
 import argparse
@@ -13,25 +15,34 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import multiprocessing
+import os
+import signal
+import socket
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.workloads import EIGHT, MODELS, PROMPT, Json, Workload, print_result, say, workload
-from padlite.bundle import write_manifest
 from padlite.chat import Chat, Opened
-from padlite.engine import Engine
+from padlite.engine import Engine, Job, Over
 from padlite.opening import open_models
-from padlite.seams import Dimension
-from padlite.session import Session, Token
-from padlite_training.random_head import write_random_head
-from tests.served import Served, serving
+from padlite.profile import Profile
+from padlite.server.app import build
+from padlite.server.guards import Access
+from padlite.server.running import listen, run
+from padlite.server.shelf import Engines, Shelf
+from padlite.session import Event, Session, Token
+from padlite.settings import Paths
 
 BARS = {
     "random-135m": {"events": 0.98, "aevents": 0.98, "server": 0.97},
@@ -39,8 +50,13 @@ BARS = {
 }
 FIRST_BYTE_MS = 50.0  # on padlite-tiny
 FIRST_BYTES = 20  # how often that is measured
+PARALLEL = 2  # as `padlite serve` has it
 WARM_UP = 2  # rounds that don't count
-SERVED = "measured"  # the bundle's name
+REQUEST: dict[str, Json] = {
+    "messages": [{"role": "user", "content": PROMPT}], "stream": True,
+    "stream_options": {"include_usage": True}, "stop": ["\nUser:"],
+    "padlite": {"weights": dict.fromkeys(EIGHT, 0.5), "candidates": 10},
+}  # fmt: skip
 
 
 def main() -> None:
@@ -64,26 +80,33 @@ class Timed:
     first_s: float = 0.0
 
 
+T = TypeVar("T")
+Client = Callable[[int], Timed]
+
+
 def measure(work: Workload, *, tokens: int, rounds: int, threads: int) -> None:
     """Print the figures of one model."""
     profile = work.profile(threads=threads)
     profile = dataclasses.replace(profile, decoding={**profile.decoding, "max_tokens": tokens})
-    with _served(work, threads) as served, open_models(profile) as models:
-        alone = models.session(profile)
-        engine = Engine()
-        chat = Chat(Opened(engine, engine.load(contextlib.nullcontext(models))), profile, owner=True)
-        ways: dict[str, Callable[[], Timed]] = {
-            "loop": lambda: _loop(alone),
-            "events": lambda: _events(chat),
-            "aevents": lambda: asyncio.run(_aevents(chat)),
-            "server": lambda: _streamed(served, tokens),
-        }
-        answers: dict[str, list[Timed]] = {way: [] for way in ways}
-        for round_ in range(rounds + WARM_UP):
-            for way in sorted(ways, reverse=bool(round_ % 2)):
-                answers[way].append(ways[way]())
-        first_ms = 1e3 * statistics.median(_streamed(served, 2).first_s for _ in range(FIRST_BYTES))
-        chat.close()
+    engine = Engine(slots=PARALLEL)
+    models = engine.load(open_models(profile, parallel=PARALLEL))
+    alone = models.session(profile)
+    with Chat(Opened(engine, models), profile, owner=True) as chat:
+
+        def take_turns(client: Client) -> tuple[dict[str, list[Timed]], float]:
+            ways: dict[str, Callable[[], Timed]] = {
+                "loop": lambda: _on_thread_of(engine, lambda: _loop(alone)),
+                "events": lambda: _events(chat),
+                "aevents": lambda: asyncio.run(_aevents(chat)),
+                "server": lambda: client(tokens),
+            }
+            answers: dict[str, list[Timed]] = {way: [] for way in ways}
+            for round_ in range(rounds + WARM_UP):
+                for way in sorted(ways, reverse=bool(round_ % 2)):
+                    answers[way].append(ways[way]())
+            return answers, 1e3 * statistics.median(client(2).first_s for _ in range(FIRST_BYTES))
+
+        answers, first_ms = _while_served(work, chat, take_turns)
     measured = {way: each[WARM_UP:] for way, each in answers.items()}
     _report(work.name, measured, first_ms, tokens=tokens, rounds=rounds, threads=threads)
     if len({answer.text for each in answers.values() for answer in each}) > 1:
@@ -124,21 +147,84 @@ def _report(
     say(f"  first byte of an answer whose prompt is cached: {first_ms:.1f} ms (bar {FIRST_BYTE_MS:g} on padlite-tiny)")
 
 
+class _OneModel(Shelf):
+    """A shelf whose only model, a GGUF file, is loaded already."""
+
+    def __init__(self, chat: Chat, base: Path, paths: Paths) -> None:
+        super().__init__((str(base),), paths, Engines(parallel=PARALLEL))
+        self._chat = chat
+
+    def profile(self, model: str, name: str | None) -> Profile:  # noqa: ARG002  there is one
+        """Return what requests start from."""
+        return dataclasses.replace(self._chat.profile, preferences={})
+
+    @contextlib.asynccontextmanager
+    async def model(self, name: str) -> AsyncIterator[Chat]:  # noqa: ARG002
+        """Yield it."""
+        yield self._chat
+
+
+def _while_served(work: Workload, chat: Chat, measuring: Callable[[Client], T]) -> T:
+    """Serve *chat* on this thread until *measuring* on another has returned."""
+    with tempfile.TemporaryDirectory() as folder, listen("127.0.0.1", 0) as listening, ThreadPoolExecutor(1) as thread:
+        paths = Paths(**{name: Path(folder) / name for name in ("config", "data", "cache")})
+        port = listening.getsockname()[1]
+        measured: list[Future[T]] = []
+
+        def measure_and_stop() -> T:
+            try:
+                with _client_of(port, work.base.name) as client:
+                    return measuring(client)
+            finally:
+                signal.raise_signal(signal.SIGTERM)
+
+        server = build(_OneModel(chat, work.base, paths), Access())
+        run(server, listening, grace_s=1.0, ready=lambda: measured.append(thread.submit(measure_and_stop)))
+        return measured[0].result()
+
+
 @contextlib.contextmanager
-def _served(work: Workload, threads: int) -> Iterator[Served]:
-    """Serve the workload's models, as a bundle of their own."""
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = Path(folder) / "data" / "models" / SERVED
-        bundle.mkdir(parents=True)
-        (bundle / "base.gguf").symlink_to(work.base)
-        write_random_head(bundle / "reward.onnx", work.base, dimensions=EIGHT, seed=1)
-        write_manifest(
-            bundle, name=SERVED, license="none", dimensions=[Dimension(name=name) for name in EIGHT],
-            context_length=work.context_length,
-        )  # fmt: skip
-        length = str(work.context_length)
-        with serving(Path(folder), "--model", SERVED, "--threads", str(threads), "--context-length", length) as served:
-            yield served
+def _client_of(port: int, model: str) -> Iterator[Client]:
+    """Yield a client of *model* on *port*, in a process of its own: it is asked for an answer of so many tokens."""
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    process = spawn.Process(target=_ask_and_read, args=(there, port, model, os.getpid()), daemon=True)
+    process.start()
+    there.close()  # so that a client that fails isn't waited for
+
+    def ask(tokens: int) -> Timed:
+        here.send(tokens)
+        timed = here.recv()
+        assert isinstance(timed, Timed)
+        return timed
+
+    try:
+        yield ask
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _ask_and_read(orders: "Connection[Timed, int]", port: int, model: str, decoding: int) -> None:
+    """Stream answers from *port* as they are ordered; the server's process is *decoding*."""
+    while True:
+        orders.send(_streamed(port, model, orders.recv(), decoding))
+
+
+def _on_thread_of(engine: Engine, work: Callable[[], Timed]) -> Timed:
+    """Do *work* on the engine's thread, all of it in one turn."""
+    done: Future[Timed] = Future()
+
+    def turn() -> Iterator[Event]:
+        done.set_result(work())
+        yield from ()
+
+    def deliver(event: Event | Over) -> None:
+        if isinstance(event, Over) and event.error is not None:
+            done.set_exception(event.error)
+
+    engine.submit(Job(events=turn(), deliver=deliver, stop=lambda: None))
+    return done.result()
 
 
 def _loop(session: Session) -> Timed:
@@ -169,27 +255,31 @@ def _timed(heard: list[tuple[float, float, Token]]) -> Timed:
     return Timed(text=text, token_s=(last - first) / count, token_cpu_s=(last_cpu - first_cpu) / count)
 
 
-def _streamed(served: Served, tokens: int) -> Timed:
+def _streamed(port: int, model: str, tokens: int, decoding: int) -> Timed:
     """Answer once through the server; the client only reads, and takes it apart afterwards."""
-    record = {
-        "model": SERVED, "messages": [{"role": "user", "content": PROMPT}], "max_tokens": tokens, "stream": True,
-        "stream_options": {"include_usage": True}, "stop": ["\nUser:"],
-        "padlite": {"weights": dict.fromkeys(EIGHT, 0.5), "candidates": 10},
-    }  # fmt: skip
-    chunks: list[tuple[float, float, bytes]] = []
+    body = json.dumps({**REQUEST, "model": model, "max_tokens": tokens}).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    chunks: list[tuple[float, bytes]] = []
+    first_cpu: float | None = None
     asked = time.perf_counter()
-    with served.ask(record, timeout_s=120) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
+        connection.sendall(head.encode() + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         while chunk := connection.recv(65536):
-            chunks.append((time.perf_counter(), _cpu_s(served.process.pid), chunk))
-    speaking = [(at, cpu) for at, cpu, chunk in chunks if b'"content"' in chunk]
-    lines = b"".join(chunk for *_, chunk in chunks).splitlines()
+            chunks.append((time.perf_counter(), chunk))
+            if first_cpu is None and b'"content"' in chunk:
+                first_cpu = _cpu_s(decoding)
+    last_cpu = _cpu_s(decoding)
+    if first_cpu is None:
+        raise RuntimeError(b"".join(chunk for _, chunk in chunks).decode())
+    speaking = [at for at, chunk in chunks if b'"content"' in chunk]
+    lines = b"".join(chunk for _, chunk in chunks).splitlines()
     events = [json.loads(line[6:]) for line in lines if line.startswith(b"data: {")]
     deltas = [choice["delta"] for event in events for choice in event["choices"]]
     count = max(1, events[-1]["usage"]["completion_tokens"] - 1)
     return Timed(
         text="".join(delta.get("content", "") for delta in deltas),
-        token_s=(speaking[-1][0] - speaking[0][0]) / count,
-        token_cpu_s=(speaking[-1][1] - speaking[0][1]) / count,
+        token_s=(speaking[-1] - speaking[0]) / count,
+        token_cpu_s=(last_cpu - first_cpu) / count,
         first_s=chunks[0][0] - asked,
     )
 

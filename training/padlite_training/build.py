@@ -4,6 +4,7 @@
 
 The work folder keeps what is between: corpus, tokenizer, checkpoints, harvested states, head, evaluation. An
 interrupted training goes on from its last checkpoint. To redo a stage, delete its output and those after it.
+With `--start-from BUNDLE` the base goes on learning from where that bundle's is.
 """
 
 import argparse
@@ -13,12 +14,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from padlite.bundle import Bundle, load_bundle
 from padlite.errors import PadliteError
 from padlite.options import DecodingOptions
 from padlite_training import card
 from padlite_training.base_gguf import open_base
 from padlite_training.corpus import build_corpus, corpus_texts, load_corpus, load_small_talk, save_corpus
-from padlite_training.facts import BaseFacts, HeadFacts
+from padlite_training.facts import BaseFacts, EarlierFacts, HeadFacts
 from padlite_training.places import Places
 from padlite_training.recipe import RECIPES, Recipe
 
@@ -45,6 +47,14 @@ def make_tokenizer(places: Places, recipe: Recipe) -> None:
         train_tokenizer(texts, vocabulary=recipe.model.vocabulary).save(str(places.tokenizer))
 
 
+def take_start(places: Places, recipe: Recipe, earlier: Bundle) -> None:
+    """Stage 2 of a training that goes on from a bundle: its tokenizer, and its weights as those of the first phase."""
+    from padlite_training.earlier import start_from
+
+    if not places.facts("earlier").is_file():
+        start_from(earlier, places, recipe.model, phase=next(iter(recipe.phases)))
+
+
 def make_gguf(places: Places, recipe: Recipe) -> None:
     """Stage 4: write the base model as a quantized GGUF and prove that llama.cpp computes the same."""
     from padlite_training.base_training import held_out_loss, load_model, progress_of
@@ -69,6 +79,7 @@ def make_gguf(places: Places, recipe: Recipe) -> None:
         phases={phase: progress_of(places.checkpoint(phase)) for phase in recipe.phases},
         held_out_loss=held_out_loss(model, corpus, writer, limit=len(corpus.held_out_dialogues)),
         parity=parity,
+        earlier=EarlierFacts.load(places.facts("earlier")) if places.facts("earlier").is_file() else None,
     )
     facts.save(places.facts("base"))
     logger.info("base model: held-out loss %.3f nats per token, %s", facts.held_out_loss, parity)
@@ -131,11 +142,16 @@ def judge(places: Places, recipe: Recipe) -> None:
         logger.warning("below the bar: %s", line)
 
 
-def build(places: Places, recipe: Recipe, *, device: str = "auto") -> None:
-    """Run every stage whose output is missing; stage 3, the training of the base model, on *device*."""
+def build(places: Places, recipe: Recipe, *, device: str = "auto", earlier: Bundle | None = None) -> None:
+    """Run every stage whose output is missing; stage 3, the training of the base model, on *device*.
+
+    The base goes on from that of the bundle *earlier*, if there is one, and spends all of its time on small talk.
+    """
     places.work.mkdir(parents=True, exist_ok=True)
     places.out.mkdir(parents=True, exist_ok=True)
     make_corpus(places)
+    if earlier is not None:
+        take_start(places, recipe, earlier)
     make_tokenizer(places, recipe)
     from padlite_training.base_training import train_phases
 
@@ -165,14 +181,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for everything in between")
     parser.add_argument("--config", choices=RECIPES, default="tiny", help="tiny: two processor cores; small: a GPU")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the base is trained")
+    parser.add_argument("--start-from", type=Path, metavar="BUNDLE", help="folder of a bundle whose base learns on")
     parser.add_argument("--rush", type=float, metavar="SECONDS", help="try the chain: so much training per phase only")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for noisy in ("padlite", "gguf"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     recipe = RECIPES[options.config] if options.rush is None else rushed(RECIPES[options.config], options.rush)
+    places = Places(data=options.data, out=options.out, work=options.work)
     try:
-        build(Places(data=options.data, out=options.out, work=options.work), recipe, device=options.device)
+        earlier = load_bundle(options.start_from) if options.start_from else None
+        build(places, recipe, device=options.device, earlier=earlier)
     except PadliteError as error:
         sys.exit(f"{error.message}\n{error.remedy}")
 

@@ -121,8 +121,14 @@ def _size(out: Path, base: BaseFacts, recipe: Recipe, licence: str) -> str:
 def _training(measured: Measured, recipe: Recipe) -> str:
     base, head = measured.base, measured.head
     lines = [f"## Training\n\nOn {recipe.base.threads} processor cores that were shared with other work, no GPU.\n"]
-    for phase, done in base.phases.items():
+    for number, (phase, done) in enumerate(base.phases.items()):
         minutes = done.elapsed_s / 60
+        if base.earlier is not None and number == 0:
+            lines.append(
+                f"- base, before: that of an earlier {base.earlier.name} (base.gguf with the SHA-256 "
+                f"{base.earlier.sha256}), {minutes:.0f} minutes, {done.tokens:,} tokens"
+            )
+            continue
         lines.append(f"- base, {PHASES[phase]}: {minutes:.0f} minutes, {done.steps:,} steps, {done.tokens:,} tokens")
     lines.append(
         f"- head: rank {head.rank}, {head.states:,} states of {head.answers:,} answers, best after epoch {head.epochs}"

@@ -33,13 +33,34 @@ class Parity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EarlierFacts:
+    """The bundle that a training went on from: its name, and the SHA-256 of its base's GGUF."""
+
+    name: str
+    sha256: str
+
+    def save(self, path: Path) -> None:
+        """Write the record to *path*."""
+        _write(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Return the record at *path*."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BaseFacts:
-    """The base model: number of weights, the phases of its training, its loss on held-out dialogues, its parity."""
+    """The base model: number of weights, the phases of its training, its loss on held-out dialogues, its parity.
+
+    The first phase is the training of *earlier*, if it went on from a bundle.
+    """
 
     weights: int
     phases: dict[str, Progress]
     held_out_loss: float
     parity: Parity
+    earlier: EarlierFacts | None = None
 
     def save(self, path: Path) -> None:
         """Write the record to *path*."""
@@ -50,7 +71,8 @@ class BaseFacts:
         """Return the record at *path*."""
         raw = json.loads(path.read_text(encoding="utf-8"))
         phases = {name: Progress(**phase) for name, phase in raw.pop("phases").items()}
-        return cls(**raw | {"phases": phases, "parity": Parity(**raw["parity"])})
+        earlier = EarlierFacts(**raw["earlier"]) if raw.get("earlier") else None
+        return cls(**raw | {"phases": phases, "parity": Parity(**raw["parity"]), "earlier": earlier})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

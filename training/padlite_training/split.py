@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from padlite_training.recipe import (
-    HELD_OUT_OWN_SHARE,
+    HELD_OUT_OWN,
     HELD_OUT_SCENARIOS,
     HELD_OUT_WORDING_SHARE,
     SAME_ANSWER_SCENARIO,
@@ -78,12 +78,12 @@ def scenarios_from(rows: Iterable[dict[str, Json]], *, prefix: str, key: str) ->
 
 
 def split_small_talk(public: Sequence[Scenario], own: Sequence[Scenario]) -> SmallTalkSplit:
-    """Divide the public scenarios (named `ms-ID`) and the *own* ones into what is trained on and what is judged."""
+    """Divide the public scenarios (named `ms-ID`) and the *own* ones (`own-NUMBER`) into what is trained on and what is judged."""
     held_names = {f"ms-{number}" for number in HELD_OUT_SCENARIOS}
     scenarios = tuple(scenario for scenario in public if scenario.name in held_names)
     seen = [scenario for scenario in public if scenario.name not in held_names]
-    held_own = tuple(random.Random(SPLIT_SEED).sample(own, round(HELD_OUT_OWN_SHARE * len(own))))
-    own_names = {scenario.name for scenario in held_own}
+    own_names = {f"own-{number}" for number in HELD_OUT_OWN}
+    held_own = tuple(scenario for scenario in own if scenario.name in own_names)
     held_questions = [question for scenario in (*scenarios, *held_own) for question in scenario.questions]
     forbidden = {fingerprint(question) for question in held_questions}
     wordings = tuple(_held_wordings(scenario, forbidden) for scenario in seen if not _same_answers(scenario))

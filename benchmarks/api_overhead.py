@@ -28,7 +28,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -154,12 +154,12 @@ class _OneModel(Shelf):
         super().__init__((str(base),), paths, Engines(parallel=PARALLEL))
         self._chat = chat
 
-    def profile(self, model: str, name: str | None) -> Profile:  # noqa: ARG002  there is one
+    def profile(self, model: str, name: str | None) -> Profile:
         """Return what requests start from."""
         return dataclasses.replace(self._chat.profile, preferences={})
 
     @contextlib.asynccontextmanager
-    async def model(self, name: str) -> AsyncIterator[Chat]:  # noqa: ARG002
+    async def model(self, name: str) -> AsyncIterator[Chat]:
         """Yield it."""
         yield self._chat
 
@@ -194,9 +194,7 @@ def _client_of(port: int, model: str) -> Iterator[Client]:
 
     def ask(tokens: int) -> Timed:
         here.send(tokens)
-        timed = here.recv()
-        assert isinstance(timed, Timed)
-        return timed
+        return cast(Timed, here.recv())
 
     try:
         yield ask

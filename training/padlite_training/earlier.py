@@ -6,7 +6,6 @@ quantized file, as numbers; the optimizer starts afresh. Knows GGUF files that `
 
 import hashlib
 import re
-from pathlib import Path
 
 import gguf
 import torch

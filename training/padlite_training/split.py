@@ -78,7 +78,7 @@ def scenarios_from(rows: Iterable[dict[str, Json]], *, prefix: str, key: str) ->
 
 
 def split_small_talk(public: Sequence[Scenario], own: Sequence[Scenario]) -> SmallTalkSplit:
-    """Divide the public scenarios (named `ms-ID`) and the *own* ones (`own-NUMBER`) into what is trained on and what is judged."""
+    """Divide the *public* scenarios (`ms-ID`) and the *own* ones (`own-NUMBER`) into what is trained on and judged."""
     held_names = {f"ms-{number}" for number in HELD_OUT_SCENARIOS}
     scenarios = tuple(scenario for scenario in public if scenario.name in held_names)
     seen = [scenario for scenario in public if scenario.name not in held_names]

@@ -60,13 +60,22 @@ function slider({ id, label, description, low, high, step, value, change }) {
   shown.setAttribute("aria-hidden", "true");
   const input = make("input", { id, type: "range", min: Math.min(low, value), max: Math.max(high, value), step, value });
   input.setAttribute("aria-describedby", `${id}-note`);
+  fill(input);
   input.addEventListener("input", () => {
+    fill(input);
     shown.textContent = Number(input.value).toFixed(1);
     change(Number(input.value));
     soon();
   });
   return make("div", { className: "wish" }, make("label", { htmlFor: id, textContent: label }), shown, input,
     make("p", { id: `${id}-note`, className: "note", textContent: description }));
+}
+
+function fill(input) { // the track is coloured between 0 and the value, whichever is left
+  const place = (value) => (value - input.min) / (input.max - input.min);
+  const [from, to] = [place(0), place(input.value)].sort((a, b) => a - b);
+  input.style.setProperty("--from", from);
+  input.style.setProperty("--to", to);
 }
 
 function setWishes(weights) {

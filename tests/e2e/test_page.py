@@ -113,6 +113,20 @@ def test_a_person_brings_their_own_sliders(view: Page, served: Served) -> None:
     expect(view.get_by_role("slider", name="9 pirate")).to_have_value("1")
 
 
+def test_a_slider_is_coloured_between_nothing_and_its_value(view: Page, served: Served) -> None:
+    slider = _opened(view, served).get_by_role("slider", name="caring")
+
+    def coloured() -> tuple[float, float]:
+        start, end = (slider.evaluate(f"it => Number(it.style.getPropertyValue('{side}'))") for side in ("--from", "--to"))
+        return start, end
+
+    assert coloured() == (0.5, 0.5)  # a wish of 0: no colour, and the knob in the middle
+    slider.press("End")
+    assert coloured() == (0.5, 1.0)
+    slider.press("Home")
+    assert coloured() == (0.0, 0.5)
+
+
 def test_a_slider_moved_by_keys_answers_again_and_says_which_word_it_changed(view: Page, served: Served) -> None:
     _opened(view, served)
     _say(view, QUESTION)

@@ -117,7 +117,8 @@ def test_a_slider_is_coloured_between_nothing_and_its_value(view: Page, served: 
     slider = _opened(view, served).get_by_role("slider", name="caring")
 
     def coloured() -> tuple[float, float]:
-        start, end = (slider.evaluate(f"it => Number(it.style.getPropertyValue('{side}'))") for side in ("--from", "--to"))
+        script = "(it, side) => Number(it.style.getPropertyValue(side))"
+        start, end = (slider.evaluate(script, side) for side in ("--from", "--to"))
         return start, end
 
     assert coloured() == (0.5, 0.5)  # a wish of 0: no colour, and the knob in the middle

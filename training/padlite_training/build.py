@@ -8,9 +8,10 @@ With `--start-from BUNDLE` the base goes on learning from where that bundle's is
 """
 
 import argparse
+import contextlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,6 +143,26 @@ def judge(places: Places, recipe: Recipe) -> None:
         logger.warning("below the bar: %s", line)
 
 
+def compare_rivals(places: Places, recipe: Recipe) -> None:
+    """Stage 8: what `padlite eval` says of the head and of simpler ways."""
+    from padlite_training.compare import compare
+
+    compare(places, recipe.comparison, _Logged())
+
+
+class _Logged:
+    """Progress as lines of the log."""
+
+    def say(self, text: str) -> None:
+        """Log a line."""
+        logger.info("%s", text)
+
+    @contextlib.contextmanager
+    def counting(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Log how many of *total* steps are done."""
+        yield lambda done: logger.info("%s: %d of %d", text, done, total)
+
+
 def build(places: Places, recipe: Recipe, *, device: str = "auto", earlier: Bundle | None = None) -> None:
     """Run every stage whose output is missing; stage 3, the training of the base model, on *device*.
 
@@ -160,6 +181,7 @@ def build(places: Places, recipe: Recipe, *, device: str = "auto", earlier: Bund
     gather(places, recipe)
     fit(places, recipe)
     judge(places, recipe)
+    compare_rivals(places, recipe)
     card.write(places.out, places.work, recipe, licence=LICENCE)
 
 
@@ -170,6 +192,7 @@ def rushed(recipe: Recipe, seconds: float) -> Recipe:
         base=replace(recipe.base, budget_s=seconds, compiled=False),
         focus=replace(recipe.focus, budget_s=seconds, compiled=False),
         head=replace(recipe.head, answers=60, epochs=3),
+        comparison=replace(recipe.comparison, prompts=2, pairs_each=2),
     )
 
 

@@ -6,15 +6,17 @@ from pathlib import Path
 
 from padlite.backends.onnx import OnnxHead
 from padlite.bundle import Bundle, write_manifest
+from padlite_training.compare import JUDGED
 from padlite_training.corpus import load_small_talk
 from padlite_training.evaluate import BARS, LOSS_BAR, PLAIN, SETS, shortfalls, table
-from padlite_training.facts import Answered, BaseFacts, Evaluation, HeadFacts
+from padlite_training.facts import Answered, BaseFacts, Compared, Evaluation, HeadFacts, Standing
 from padlite_training.recipe import HELD_OUT_SCENARIOS, Recipe
 from padlite_training.sources import OWN_SMALL_TALK, SOURCES
 from padlite_training.split import SmallTalkSplit
 from padlite_training.styles import DESCRIPTIONS, STYLES
 
 EACH_SET = 5  # examples in the card
+SETTING = {"head": "β", "contrast": "β", "best-of-n": "n"}
 PHASES = {"base": "everything", "focus": "mostly small talk"}
 
 
@@ -26,6 +28,7 @@ class Measured:
     head: HeadFacts
     evaluation: Evaluation
     split: SmallTalkSplit
+    rivals: dict[str, Compared]
 
     @classmethod
     def load(cls, work: Path) -> "Measured":
@@ -35,6 +38,7 @@ class Measured:
             head=HeadFacts.load(work / "head.json"),
             evaluation=Evaluation.load(work / "evaluation.json"),
             split=load_small_talk(work / "corpus"),
+            rivals={name: Compared.load(work / f"rivals-{name}.json") for name in JUDGED},
         )
 
 
@@ -79,6 +83,7 @@ def card(out: Path, measured: Measured, recipe: Recipe, *, licence: str) -> str:
         _size(out, measured.base, recipe, licence),
         _training(measured, recipe),
         _results(measured.evaluation),
+        *(_rivals(name, compared) for name, compared in measured.rivals.items()),
         _examples(measured.evaluation),
         _limits(measured.evaluation),
     ]
@@ -153,6 +158,28 @@ def _results(evaluation: Evaluation) -> str:
         f"Bars: wanted style {BARS['wordings']:.2f} on held-out wordings and {BARS['scenarios']:.2f} on held-out "
         f"scenarios, guided at most {LOSS_BAR} nats per token worse than plain. {verdict}"
     )
+
+
+def _rivals(name: str, compared: Compared) -> str:
+    def cells(row: Standing) -> list[str]:
+        policy = "–" if row.policy_accuracy is None else f"{row.policy_accuracy:.2f} ± {row.policy_error or 0.0:.2f}"
+        way = row.rival + (f", {SETTING[row.rival]} = {row.strength:g}" if row.rival in SETTING else "")
+        return [
+            way, f"{row.steering:.2f} ± {row.steering_error:.2f}", f"{row.perplexity:.2f}", f"{row.distinct_2:.2f}",
+            f"{row.flip_rate:.2f}", policy,
+        ]  # fmt: skip
+
+    lines = [f"| {' | '.join(cells(row))} |" for row in compared.means]
+    return "\n".join([
+        f"## Beside simpler ways, held-out {name}\n",
+        f"`padlite eval`: {compared.means[0].answers} answers of each way, five styles (chance {compared.chance:.2f}),",
+        "mean ± standard error. Its classifier is right on "
+        f"{100 * compared.classifier_accuracy:.0f} % of answers that it hasn't seen. Perplexity",
+        "is that of the answers under the plain base, distinct-2 the share of different word pairs, flips the share of",
+        "tokens that the guidance changed, policy accuracy the share of pairs whose preferred answer is the likelier.\n",
+        "| way | wanted style | perplexity | distinct-2 | flips | policy accuracy |",
+        "|---|---|---|---|---|---|", *lines,
+    ])  # fmt: skip
 
 
 def _examples(evaluation: Evaluation) -> str:

@@ -4,7 +4,7 @@ Losses and scores in nats per token, shares from 0 to 1, times in seconds.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
 
@@ -156,6 +156,41 @@ class Evaluation:
         figures = {name: Figures(**each) for name, each in raw.pop("figures").items()}
         answered = {name: [Answered(**each) for each in rows] for name, rows in raw.pop("answered").items()}
         return cls(**raw, classifier_accuracy=accuracy, figures=figures, answered=answered)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """The means of one way at one setting (β or n): the fields of `judging.evaluation.Row` that the card shows."""
+
+    rival: str
+    strength: float
+    answers: int
+    steering: float
+    steering_error: float
+    perplexity: float
+    distinct_2: float
+    flip_rate: float
+    policy_accuracy: float | None
+    policy_error: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """What `padlite eval` said of the ways on one held-out set, as `compare` keeps it."""
+
+    chance: float
+    classifier_accuracy: float
+    means: tuple[Standing, ...]
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Return the record at *path*."""
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        names = [each.name for each in fields(Standing)]
+        means = tuple(
+            Standing(**{name: row[name] for name in names}) for row in raw["rows"] if row["dimension"] == "mean"
+        )
+        return cls(chance=raw["chance"], classifier_accuracy=raw["classifier_accuracy"], means=means)
 
 
 def _write(path: Path, record: dict[str, object]) -> None:

@@ -36,6 +36,10 @@ class Places:
         """The reward head of the bundle."""
         return self.out / "reward.onnx"
 
+    def rivals(self, name: str) -> Path:
+        """What `padlite eval` said on one held-out set."""
+        return self.work / f"rivals-{name}.json"
+
     def facts(self, name: str) -> Path:
         """What a stage measured."""
         return self.work / f"{name}.json"

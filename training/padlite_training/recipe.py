@@ -68,6 +68,16 @@ class HeadTraining:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """How much `padlite eval` is given to judge head and rivals on; *pairs_each* for each dimension."""
+
+    strengths: tuple[float, ...] = (1.0, 2.0, 3.0)
+    best_of: tuple[int, ...] = (4,)
+    prompts: int = 14
+    pairs_each: int = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """All of it."""
 
@@ -80,6 +90,7 @@ class Recipe:
         )
     )  # fmt: skip
     head: HeadTraining = field(default_factory=HeadTraining)
+    comparison: Comparison = field(default_factory=Comparison)
     strength: float = 1.0
     candidates: int = 10
 

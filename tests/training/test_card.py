@@ -12,7 +12,8 @@ from padlite_training.judging.evaluation import MEAN, Evaluation, Row
 
 ROW = Row(
     rival="head", strength=2.0, dimension=MEAN, answers=70, steering=0.5, steering_error=0.06, nats=0.0, nats_error=0.1,
-    distinct_1=0.8, distinct_2=0.9, flip_rate=0.25, tokens_per_s=1000.0, pairs=200, policy_accuracy=0.7, policy_error=0.03,
+    distinct_1=0.8, distinct_2=0.9, flip_rate=0.25, tokens_per_s=1000.0, pairs=200,
+    policy_accuracy=0.7, policy_error=0.03,
 )  # fmt: skip
 
 

@@ -173,9 +173,9 @@ def _rivals(name: str, compared: Compared) -> str:
     return "\n".join([
         f"## Beside simpler ways, held-out {name}\n",
         f"`padlite eval`: {compared.means[0].answers} answers of each way, five styles (chance {compared.chance:.2f}),",
-        "mean ± standard error. Perplexity is that of the answers under the plain base, distinct-2 the share of different",
-        "word pairs, flips the share of tokens that the guidance changed, policy accuracy the share of pairs whose",
-        "preferred answer is the likelier one. The classifier is right on",
+        "mean ± standard error. Perplexity is that of the answers under the plain base, distinct-2 the share of",
+        "different word pairs, flips the share of tokens that the guidance changed, policy accuracy the share of pairs",
+        "whose preferred answer is the likelier one. The classifier is right on",
         f"{100 * compared.classifier_accuracy:.0f} % of answers that it hasn't seen.\n",
         "| way | wanted style | perplexity | distinct-2 | flips | policy accuracy |",
         "|---|---|---|---|---|---|", *lines,

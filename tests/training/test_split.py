@@ -2,6 +2,7 @@
 
 import pytest
 
+from padlite_training.corpus import own_chats
 from padlite_training.recipe import HELD_OUT_OWN, HELD_OUT_SCENARIOS, SAME_ANSWER_SCENARIO
 from padlite_training.sources import own_answers, own_small_talk
 from padlite_training.split import Scenario, SmallTalkSplit, fingerprint, scenarios_from, split_small_talk
@@ -99,3 +100,13 @@ def test_own_small_talk_has_eight_different_styles_everywhere() -> None:
         assert set(each.answers) == set(STYLES), each.name
         assert all(each.answers.values()), each.name
         assert len(each.questions) >= 3, each.name
+
+
+def test_own_chats_alternate_and_hold_nothing_that_is_judged() -> None:
+    split = split_small_talk([], own_scenarios())
+    chats = list(own_chats(split))
+    assert len(chats) > 500
+    held = fingerprints(split.own)
+    for chat in chats:
+        assert len(chat.turns) % 2 == 0, chat.turns[0]
+        assert not held & {fingerprint(turn) for turn in chat.turns[::2]}

@@ -93,7 +93,7 @@ def gather(places: Places, recipe: Recipe) -> None:
     path = places.work / "harvest.npz"
     if not path.is_file():
         corpus = load_corpus(places.corpus)
-        ordinary = [dialogue for dialogue in corpus.dialogues if dialogue.kind in ("self", "persona")]
+        ordinary = [dialogue for dialogue in corpus.dialogues if dialogue.kind in ("self", "persona", "chat")]
         scenarios = corpus.small_talk.training
         harvest_in_parallel(places.gguf, scenarios, ordinary, recipe.head, processes=recipe.base.threads).save(path)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from padlite_training import sources
 from padlite_training.recipe import HELD_OUT_DIALOGUES, SPLIT_SEED
-from padlite_training.split import Scenario, SmallTalkSplit, scenarios_from, split_small_talk, tidy
+from padlite_training.split import Scenario, SmallTalkSplit, fingerprint, scenarios_from, split_small_talk, tidy
 
 PLACEHOLDER = re.compile(r"[\[\]<>{}]|\buser ?\d|\(name\)|\bpersonas?\b", re.IGNORECASE)
 STORY_WORDS = 600
@@ -47,9 +47,16 @@ def build_corpus(data: Path) -> Corpus:
     texts = [*_stories(data), *_tales(data)]
     kept = self_dialogues[HELD_OUT_DIALOGUES:]
     words = Counter(word for dialogue in kept for turn in dialogue.turns for word in turn.lower().split())
+    small_talk = read_small_talk(data)
     return Corpus(
-        small_talk=read_small_talk(data),
-        dialogues=(*kept, *_persona_chats(data), *_definitions(data, words), *_story_requests(texts)),
+        small_talk=small_talk,
+        dialogues=(
+            *kept,
+            *own_chats(small_talk),
+            *_persona_chats(data),
+            *_definitions(data, words),
+            *_story_requests(texts),
+        ),
         held_out_dialogues=tuple(self_dialogues[:HELD_OUT_DIALOGUES]),
         texts=tuple(text for _, text in texts),
     )
@@ -155,6 +162,16 @@ def _persona_chats(data: Path) -> Iterator[Dialogue]:
             turns = turns[2:]
         if len(turns) >= 4 and all(turns) and not any(PLACEHOLDER.search(turn) for turn in turns):
             yield Dialogue(kind="persona", turns=tuple(turns), system=persona if number % 2 else "")
+
+
+def own_chats(small_talk: SmallTalkSplit) -> Iterator[Dialogue]:
+    """Yield padlite's own conversations but those in which the person says what is kept to judge by."""
+    held = (*small_talk.wordings, *small_talk.scenarios, *small_talk.own)
+    forbidden = {fingerprint(question) for scenario in held for question in scenario.questions}
+    for row in sources.own_chats():
+        turns = _texts(row["turns"])
+        if not forbidden & {fingerprint(turn) for turn in turns[::2]}:
+            yield Dialogue(kind="chat", turns=tuple(turns))
 
 
 def _stories(data: Path) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,9 @@ from padlite_training.corpus import Corpus, Dialogue
 from padlite_training.split import Scenario
 from padlite_training.styles import NEUTRAL_SENTENCES, SENTENCES, STYLES
 
-SHARES = {"small_talk": 0.5, "self": 0.22, "persona": 0.14, "story": 0.04, "text": 0.07, "definition": 0.03}
+SHARES = {
+    "small_talk": 0.5, "chat": 0.12, "self": 0.16, "persona": 0.12, "story": 0.03, "text": 0.05, "definition": 0.02,
+}  # fmt: skip
 """The share of tokens of each kind; a phase may change that of small talk, the others follow in proportion."""
 
 SIZE_POWER = 0.85

@@ -76,7 +76,7 @@ OWN_SMALL_TALK = Source(
     name="padlite small talk",
     licence="the licence of padlite",
     origin="training/padlite_training/data/, written for padlite",
-    use="small talk in eight styles: base model and reward head",
+    use="small talk in eight styles: base model and reward head; conversations of several turns: base model",
 )
 
 
@@ -100,6 +100,11 @@ def read_rows(data: Path, name: str) -> Iterator[dict[str, Json]]:
 def own_small_talk() -> list[dict[str, Json]]:
     """Return padlite's own small talk: rows with `questions` and `answers` by style."""
     return _own_rows("smalltalk.jsonl")
+
+
+def own_chats() -> list[dict[str, Json]]:
+    """Return padlite's own conversations, which go on from turn to turn: rows with `turns`."""
+    return _own_rows("chats.jsonl")
 
 
 def own_answers() -> dict[int, dict[str, str]]:

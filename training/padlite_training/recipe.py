@@ -85,7 +85,7 @@ class Recipe:
     base: BaseTraining = field(default_factory=BaseTraining)
     focus: BaseTraining = field(
         default_factory=lambda: BaseTraining(
-            budget_s=55 * 60.0, small_talk=0.75, plain_sentence=0.8, matrix_rate=0.015, table_rate=1.5e-3,
+            budget_s=65 * 60.0, small_talk=0.75, plain_sentence=0.8, matrix_rate=0.015, table_rate=1.5e-3,
             decay_share=0.6, long_row_every=20, seed=2411,
         )
     )  # fmt: skip

@@ -7,33 +7,29 @@ Checked, converted by llama.cpp's own converter, quantized by the runtime, prove
 import dataclasses
 import json
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from padlite.backends import llama_files
 from padlite.backends.llama import physical_cores
 from padlite.errors import BackendError, UsageError, did_you_mean
-from padlite.installing import require_room
 from padlite.whole_files import write_whole
 from padlite_export import base_proof
 from padlite_export.base_proof import Agreement, Reading
 from padlite_export.checkpoint import (
     Checkpoint,
-    first_line,
     pickles_of,
     read_checkpoint,
     read_tokenizer,
     require_checkpoint,
     weights_of,
-)  # fmt: skip
+)
 from padlite_export.converter import find_converter, origin
 from padlite_export.converting import Dtype, Job, PreTokenizer, Progress, convert, no_progress
 from padlite_export.placing import placing
 from padlite_export.pre_tokenizers import known_names
+from padlite_export.room import read_weights, require_memory, require_space
 
 DTYPES: tuple[Dtype, ...] = ("f32", "f16", "bf16")
 
@@ -107,10 +103,11 @@ def export_base(
     require_checkpoint(source, allow_pickle=allow_pickle)
     read_tokenizer(source)
     _require_known_quantization(quantize)
-    weights = _weights(source)
+    weights = read_weights(source)
     stored: Dtype = dtype or ("bf16" if weights.bf16 else "f16")
     whole_bytes = weights.count * _BYTES[stored]
-    _require_space(out.parent, whole_bytes + (weights.count * 9 // 8 if quantize else 0))
+    require_space(out.parent, whole_bytes + (weights.count * 9 // 8 if quantize else 0) + _VOCABULARY_BYTES)
+    require_memory(weights)
     if pickles_of(source) and not weights_of(source):
         tell("reading pickled weights, which may run any code: only PyTorch's restricted reader keeps them from it")
     folder = find_converter(converter, kept, tell)
@@ -210,36 +207,3 @@ def _require_known_pre_tokenizer(name: str | None, converter: Path) -> None:
             f"{name!r} is no pre-tokenizer that the converter knows{did_you_mean(name, known)}",
             remedy=f"choose one of {', '.join(sorted(known))}",
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Weights:
-    """How many there are in a checkpoint, and whether any is bf16."""
-
-    count: int
-    bf16: bool
-
-
-def _weights(source: Path) -> _Weights:
-    """Return what the checkpoint's files say; of pickled ones at most that many, by their size."""
-    files = weights_of(source)
-    if not files:
-        return _Weights(count=sum(path.stat().st_size for path in pickles_of(source)) // 2, bf16=False)
-    count, bf16 = 0, False
-    for path in files:
-        try:
-            with safe_open(path, framework="np") as file:
-                for key in file.keys():  # noqa: SIM118  no mapping
-                    tensor = file.get_slice(key)
-                    count += math.prod(tensor.get_shape())
-                    bf16 |= tensor.get_dtype() == "BF16"
-        except (SafetensorError, OSError) as error:
-            raise BackendError(f"{path} can't be read: {first_line(error)}", remedy="copy it again") from error
-    return _Weights(count=count, bf16=bf16)
-
-
-def _require_space(folder: Path, needed: int) -> None:
-    """Raise BackendError unless *folder* has room for *needed* bytes, UsageError if there is no such folder."""
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder", remedy=f"mkdir -p {folder}")
-    require_room(folder, needed + _VOCABULARY_BYTES, free=shutil.disk_usage(folder).free)

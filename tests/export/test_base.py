@@ -15,6 +15,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import sentencepiece
 import torch
@@ -30,6 +31,7 @@ from padlite.profile import Profile
 from padlite_export.base import BaseReport, export_base
 from padlite_export.converter import SCRIPT, find_converter
 from padlite_export.random_checkpoint import write_checkpoint
+from padlite_export.room import read_weights, require_memory
 from padlite_training.chat_format import CONTROL_TOKENS
 
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -379,6 +381,25 @@ def test_too_little_room_is_found_before_anything_is_written(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1_000))
     assert "are free" in refused(BackendError, source, tmp_path, converter).message
+
+
+def test_too_little_memory_for_the_comparison_is_found_before_anything_is_written(
+    source: Path, tmp_path: Path, converter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = sum(each.numel() for each in load_file(source / "model.safetensors").values())
+    assert read_weights(source).float32_bytes == 4 * weights
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=3 * weights))
+    monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(free=weights - 1))
+    assert "of memory, 4 bytes for each weight" in refused(BackendError, source, tmp_path, converter).message
+    monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(free=weights))
+    require_memory(read_weights(source))
+
+
+def test_pickled_weights_take_at_least_their_files_size_in_memory(tmp_path: Path) -> None:
+    for name, size in (("pytorch_model-1.bin", 800), ("pytorch_model-2.bin", 200), ("optimizer.pt", 4000)):
+        (tmp_path / name).write_bytes(bytes(size))
+    weights = read_weights(tmp_path)
+    assert (weights.float32_bytes, weights.count) == (1000, 2500)
 
 
 def command(source: Path, folder: Path, converter: Path, *options: str) -> list[str]:

@@ -115,39 +115,70 @@ def fit_pairs(
     threads, equal arguments give an equal head. Raises PadliteError when the loss is no longer a number.
     """
     torch.manual_seed(plan.seed)
-    order = np.random.default_rng(plan.seed)
     head = LowRankHead(
         width=batches.width, rank=plan.rank, dimensions=batches.dimensions, clamp=plan.clamp
     ).to(batches.device)  # fmt: skip
     optimizer = torch.optim.AdamW(head.parameters(), lr=plan.rate, weight_decay=plan.weight_decay)
-    best = NO_REWARD_LOSS
-    kept = {name: value.clone() for name, value in head.state_dict().items()}
-    step = best_epoch = 0
+
+    def tell(epoch: int, loss: float) -> None:
+        progress(epoch, loss)
+        logger.info("epoch %d: held-out loss %.4f", epoch, loss)
+
+    epochs, loss = train_to_the_best(
+        head, optimizer, training, plan,
+        loss=lambda pairs: pair_loss(head, batches.batch(pairs), batches.rows, plan),
+        judge=lambda: held_loss(head, batches, held_out, plan),
+        beaten=NO_REWARD_LOSS, lower=f"--rate {plan.rate / 3:.2g}", progress=tell, cancelled=cancelled,
+    )  # fmt: skip
+    projection, maps = batches.fold(head)
+    return FittedHead(
+        projection=projection, maps=maps, scales=np.ones(len(maps), dtype=np.float32),
+        epochs=epochs, loss=loss,
+    )  # fmt: skip
+
+
+def train_to_the_best(
+    module: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    training: IndexArray,
+    plan: PairTraining,
+    *,
+    loss: Callable[[IndexArray], torch.Tensor],
+    judge: Callable[[], float],
+    beaten: float,
+    lower: str,
+    progress: Callable[[int, float], None],
+    cancelled: Callable[[], bool],
+) -> tuple[int, float]:
+    """Train *module* until *judge* finds it no better, and return the best epoch and its loss; it stays as it was then.
+
+    *loss* is that of some of *training*, which every epoch takes in another order, drawn with the plan's seed. What
+    doesn't get below *beaten*, the loss before, counts as epoch 0. Raises DecodingCancelled, and PadliteError when a
+    loss is no number: *lower* is the option that lowers the rate.
+    """
+    order = np.random.default_rng(plan.seed)
+    best, best_epoch, step = beaten, 0, 0
+    kept = {name: value.clone() for name, value in module.state_dict().items()}
     for epoch in range(1, plan.epochs + 1):
-        for pairs in chunks(order.permutation(training), plan.batch_pairs):
+        for part in chunks(order.permutation(training), plan.batch_pairs):
             if cancelled():
                 raise DecodingCancelled("stopped", remedy="")
             step += 1
             optimizer.zero_grad()
-            loss = pair_loss(head, batches.batch(pairs), batches.rows, plan)
-            require_number(loss.item(), step, f"--rate {plan.rate / 3:.2g}")
-            loss.backward()
+            found = loss(part)
+            require_number(found.item(), step, lower)
+            found.backward()
             optimizer.step()
-        judged = held_loss(head, batches, held_out, plan)
-        require_number(judged, step, f"--rate {plan.rate / 3:.2g}")
+        judged = judge()
+        require_number(judged, step, lower)
         progress(epoch, judged)
-        logger.info("epoch %d: held-out loss %.4f", epoch, judged)
         if judged < best - 1e-4:
             best, best_epoch = judged, epoch
-            kept = {name: value.clone() for name, value in head.state_dict().items()}
+            kept = {name: value.clone() for name, value in module.state_dict().items()}
         if epoch - best_epoch > plan.patience:
             break
-    head.load_state_dict(kept)
-    projection, maps = batches.fold(head)
-    return FittedHead(
-        projection=projection, maps=maps, scales=np.ones(len(maps), dtype=np.float32),
-        epochs=best_epoch, loss=best,
-    )  # fmt: skip
+    module.load_state_dict(kept)
+    return best_epoch, best
 
 
 @torch.no_grad()

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from padlite.errors import DecodingCancelled
 from padlite.reaction import Features
 from padlite.seams import FloatArray, TokenArray
 from padlite.text_map import Reaction, TextMap
@@ -31,6 +30,7 @@ from padlite_training.pairs.fit import (
     chunks,
     judge_batches,
     require_number,
+    train_to_the_best,
 )  # fmt: skip
 from padlite_training.pairs.loss import Batch, LowRankHead, pair_loss
 from padlite_training.pairs.recipe import PairTraining
@@ -138,36 +138,27 @@ def fit_texts(
     Judged by the loss on the pairs *judging*. Seeded like `fit_pairs`. Raises PadliteError when the loss is no number.
     """
     torch.manual_seed(plan.seed)
-    order = np.random.default_rng(plan.seed)
     module = batches.unfold(head, clamp=plan.clamp).requires_grad_(False)
     told = _Map(reactions, sorted(set(training.texts.tolist())), batches.device)
     decaying = {"params": [told.matrix], "weight_decay": plan.text_decay}
     level = {"params": [told.gains, told.bias], "weight_decay": 0.0}
     optimizer = torch.optim.AdamW([decaying, level], lr=plan.text_rate)
-    best, best_epoch, step = float("inf"), 0, 0
-    kept = {name: value.clone() for name, value in told.state_dict().items()}
-    for epoch in range(plan.epochs + 1):
-        if epoch:
-            for part in chunks(order.permutation(len(training.pairs)), plan.batch_pairs):
-                if cancelled():
-                    raise DecodingCancelled("stopped", remedy="")
-                step += 1
-                optimizer.zero_grad()
-                loss = pair_loss(module, _batch(batches, told, training, part), batches.rows, plan)
-                require_number(loss.item(), step, f"--text-rate {plan.text_rate / 3:.2g}")
-                loss.backward()
-                optimizer.step()
-        judged = _held_loss(module, batches, told, judging, plan)
-        require_number(judged, step, f"--text-rate {plan.text_rate / 3:.2g}")
-        progress(epoch, judged)
-        logger.info("text map, epoch %d: held-out loss %.4f", epoch, judged)
-        if judged < best - 1e-4:
-            best, best_epoch = judged, epoch
-            kept = {name: value.clone() for name, value in told.state_dict().items()}
-        if epoch - best_epoch > plan.patience:
-            break
-    told.load_state_dict(kept)
-    return FittedText(text_map=told.folded(names), epochs=best_epoch, loss=best)
+    lower = f"--text-rate {plan.text_rate / 3:.2g}"
+
+    def tell(epoch: int, loss: float) -> None:
+        progress(epoch, loss)
+        logger.info("text map, epoch %d: held-out loss %.4f", epoch, loss)
+
+    untrained = _held_loss(module, batches, told, judging, plan)
+    require_number(untrained, 0, lower)
+    tell(0, untrained)
+    epochs, loss = train_to_the_best(
+        told, optimizer, np.arange(len(training.pairs)), plan,
+        loss=lambda part: pair_loss(module, _batch(batches, told, training, part), batches.rows, plan),
+        judge=lambda: _held_loss(module, batches, told, judging, plan),
+        beaten=untrained, lower=lower, progress=tell, cancelled=cancelled,
+    )  # fmt: skip
+    return FittedText(text_map=told.folded(names), epochs=epochs, loss=loss)
 
 
 @torch.no_grad()

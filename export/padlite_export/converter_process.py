@@ -3,12 +3,15 @@
 A job is `padlite_export.converting.Job` as JSON. A BPE tokenizer that the converter doesn't know by its hash is
 written with a stand-in first, its vocabulary alone, and compared (`padlite_export.pre_tokenizers`). How the
 pre-tokenizer was found goes to ``pre.json`` in the job's *work*. Code that a checkpoint brings along isn't run.
+Whoever starts it holds the other end of its standard input: when that closes, the process ends.
 """
 
 import importlib
 import json
 import logging
+import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, cast
@@ -38,6 +41,7 @@ class _TextModel(Protocol):
 
 def main() -> None:
     """Do the job in the file that the command line names."""
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     folder, source, work = Path(job["converter"]), Path(job["source"]), Path(job["work"])
     logging.getLogger("padlite").setLevel(logging.ERROR)
@@ -51,6 +55,11 @@ def main() -> None:
     (work / FOUND).write_text(json.dumps(asked.found), encoding="utf-8")
     if job["quantized"]:
         llama_files.quantize(Path(job["out"]), Path(job["quantized"]), job["quantize"], threads=job["threads"])
+
+
+def _end_with_the_parent() -> None:
+    os.read(sys.stdin.fileno(), 1)  # not by sys.stdin, whose lock would be held while the interpreter shuts down
+    os._exit(1)
 
 
 def _run(converter: _Converter, *arguments: str) -> None:

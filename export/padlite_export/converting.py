@@ -85,7 +85,8 @@ def no_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
 def convert(job: Job, *, out_bytes: int, progress: Progress = no_progress) -> PreTokenizer:
     """Do *job*, whose *out* will have about *out_bytes*, and return how the pre-tokenizer was found.
 
-    Raises PadliteError with the converter's last lines if it stops. The process never outlives the call.
+    Raises PadliteError with the converter's last lines if it stops. The process never outlives the call, nor this
+    process if that is killed: its standard input ends then.
     """
     told = {name: str(value) if isinstance(value, Path) else value for name, value in dataclasses.asdict(job).items()}
     order, log = job.work / "job.json", job.work / "converter.log"
@@ -93,14 +94,14 @@ def convert(job: Job, *, out_bytes: int, progress: Progress = no_progress) -> Pr
     command = [sys.executable, "-m", "padlite_export.converter_process", str(order)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     with log.open("wb") as lines:
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=lines, stderr=lines)
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=lines, stderr=lines)
         try:
             with progress(job.out.name, out_bytes) as show:
                 while not _ended(process):
                     show(min(_size(job.out), out_bytes))
         finally:
             process.kill()
-            process.wait()
+            process.communicate()
     if process.returncode != 0:
         raise _failure(log.read_text(encoding="utf-8", errors="replace"), process.returncode, job)
     found = json.loads((job.work / "pre.json").read_text(encoding="utf-8"))

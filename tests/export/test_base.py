@@ -30,6 +30,7 @@ from padlite.opening import open_chat
 from padlite.profile import Profile
 from padlite_export.base import BaseReport, export_base
 from padlite_export.converter import SCRIPT, find_converter
+from padlite_export.placing import placing
 from padlite_export.random_checkpoint import write_checkpoint
 from padlite_export.room import read_weights, require_memory
 from padlite_training.chat_format import CONTROL_TOKENS
@@ -431,11 +432,15 @@ def test_weights_that_cannot_be_quantized_give_llama_cpps_reason(tmp_path: Path)
         llama_files.quantize(tmp_path / "none.gguf", tmp_path / "made.gguf", "q8_0", threads=1)
 
 
-def test_an_interrupted_export_leaves_nothing_and_no_process(source: Path, tmp_path: Path) -> None:
-    out, sign = tmp_path / "out", tmp_path / "begun"
+def stop_in_the_middle(source: Path, folder: Path, number: signal.Signals) -> tuple[int, str, int]:
+    """Send the signal *number* to an export to *folder* / "out" when the converter has begun.
+
+    Return the export's exit code, what it said, and the process id of the converter.
+    """
+    out, sign = folder / "out", folder / "begun"
     out.mkdir()
     slow = write_converter(
-        tmp_path / "converter",
+        folder / "converter",
         f"import os; open(sys.argv[3], 'w').write('half'); "
         f"open({str(sign)!r} + '~', 'w').write(str(os.getpid())); os.rename({str(sign)!r} + '~', {str(sign)!r}); "
         "time.sleep(300)",
@@ -444,10 +449,31 @@ def test_an_interrupted_export_leaves_nothing_and_no_process(source: Path, tmp_p
     while not sign.exists():
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    return process.returncode, errors, int(sign.read_text())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_export_leaves_nothing_and_no_process(
+    source: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    ended, errors, converter = stop_in_the_middle(source, tmp_path, number)
+    assert ended == code
     assert "Traceback" not in errors
-    assert list(out.iterdir()) == []
+    assert list((tmp_path / "out").iterdir()) == []
     with pytest.raises(ProcessLookupError):
-        os.kill(int(sign.read_text()), 0)
+        os.kill(converter, 0)
+
+
+def test_a_killed_export_leaves_no_process_and_the_next_one_removes_its_folder(source: Path, tmp_path: Path) -> None:
+    ended, _, converter = stop_in_the_middle(source, tmp_path, signal.SIGKILL)
+    assert ended == -signal.SIGKILL
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(converter) and psutil.Process(converter).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert [path.name[:18] for path in (tmp_path / "out").iterdir()] == [".base.gguf.padlite"]
+    with placing(tmp_path / "out" / "base.gguf") as made:
+        made.write_text("whole")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["base.gguf"]

@@ -34,6 +34,10 @@ def full_disk(after: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def hidden_folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.name.startswith(".reward") or ".padlite-" in path.name)
+
+
 @pytest.mark.parametrize("via", ["builder", "torch"])
 def test_a_disk_that_fills_up_in_the_middle_is_one_clear_error(
     checkpoint: Path, random_base: Path, tmp_path: Path, via: Via
@@ -62,7 +66,7 @@ def test_an_interrupted_export_leaves_what_was_there(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["reward.onnx", "reward.onnx.data"]
 
 
-def test_a_killed_export_leaves_nothing_under_the_final_name(
+def test_a_killed_export_leaves_nothing_under_the_final_name_and_the_next_one_tidies_up(
     checkpoint: Path, random_base: Path, tmp_path: Path
 ) -> None:
     command = [
@@ -80,6 +84,30 @@ def test_a_killed_export_leaves_nothing_under_the_final_name(
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "reward.onnx").exists()
     assert not (tmp_path / "reward.onnx.data").exists()
+    assert hidden_folders(tmp_path)
+    with placing(tmp_path / "other.onnx") as made:
+        assert len(hidden_folders(tmp_path)) == 2, "the folder of another target"
+        made.write_text("graph")
+    with placing(tmp_path / "reward.onnx") as made:
+        assert hidden_folders(tmp_path) == [made.parent]
+        made.write_text("graph")
+    assert not hidden_folders(tmp_path)
+
+
+def test_exports_that_run_at_once_leave_each_other_alone(tmp_path: Path) -> None:
+    out = tmp_path / "reward.onnx"
+    (tmp_path / ".reward.onnx.padlite-abc").mkdir()  # as one that was just made, and isn't locked yet
+    (tmp_path / ".reward.onnx-original").mkdir()
+    (tmp_path / ".reward.onnx-original" / "mine").write_text("a person's own")
+    with placing(out) as first:
+        first.write_text("first")
+        with placing(out) as second:
+            second.write_text("second")
+        assert out.read_text() == "second"
+        assert first.read_text() == "first"
+    assert out.read_text() == "first"
+    assert [path.name for path in hidden_folders(tmp_path)] == [".reward.onnx-original", ".reward.onnx.padlite-abc"]
+    assert (tmp_path / ".reward.onnx-original" / "mine").is_file()
 
 
 def test_an_old_graph_never_stands_beside_new_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,10 @@ from padlite import settings
 from padlite.cli.completion import complete_models
 from padlite.cli.failures import one_line
 from padlite.cli.groups import SuggestingGroup
+from padlite.cli.sections import SectionedCommand
 from padlite.errors import UsageError
 from padlite.naming import check_name
+from padlite.options import DEVICES
 from padlite.profile import chosen_profile
 
 if TYPE_CHECKING:
@@ -31,6 +33,11 @@ Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json
 
 FEWEST_ANSWERS = 60
 DEFAULT_ANSWERS = 1200
+ADD_SECTIONS: Mapping[str, Sequence[str]] = {
+    "Model and sentences": ("sentences", "model"),
+    "Learning": ("prompts", "answers", "seed"),
+    "Engine": ("device", "threads"),
+}
 _RESERVED = ("sentences", "text")  # sections under [preferences] of a profile
 _EXAMPLES = 3
 _LONGEST_SENTENCE = 2000
@@ -51,7 +58,7 @@ def dimension() -> None:
     """
 
 
-@dimension.command()
+@dimension.command(cls=SectionedCommand, sections=ADD_SECTIONS)
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option(
     "--sentence", "-s", "sentences", metavar="TEXT", multiple=True,
@@ -63,6 +70,9 @@ def dimension() -> None:
     "--answers", metavar="COUNT", type=click.IntRange(FEWEST_ANSWERS, 1_000_000), default=DEFAULT_ANSWERS,
     show_default=True, help="Answers to learn from: more of them teach more and take longer.",
 )  # fmt: skip
+@click.option(
+    "--device", type=click.Choice(DEVICES), default="auto", help="Where it runs. auto: a GPU where it can be used."
+)
 @click.option("--threads", metavar="COUNT", type=click.IntRange(0, 1024), help="CPU threads. Default: every core.")
 @click.option("--seed", metavar="COUNT", type=click.IntRange(0, 2**32 - 1), default=7, help="Makes it repeatable.")
 @_json_option
@@ -73,6 +83,7 @@ def add(
     model: str | None,
     prompts: Path | None,
     answers: int,
+    device: str,
     threads: int | None,
     seed: int,
     as_json: bool,
@@ -96,7 +107,7 @@ def add(
     wanted = [Wanted(name=name, sentence=text.strip()) for name, text in zip(names, sentences, strict=True)]
     shelf = _shelf(model)
     asked = read_prompts(prompts) if prompts else ordinary_prompts()
-    making = Making(prompts=asked, answers=answers, threads=threads or 0, seed=seed)
+    making = Making(prompts=asked, answers=answers, threads=threads or 0, device=device, seed=seed)
     try:
         with _watching() as watch:
             reports = add_dimensions(shelf, wanted, making, watch)

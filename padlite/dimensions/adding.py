@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from padlite.backends import llama_devices
 from padlite.backends.llama import LlamaModel
 from padlite.backends.llama_tensors import OutputMatrix
 from padlite.backends.onnx import OnnxHead
@@ -45,12 +46,16 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Making:
-    """How to make dimensions: from how many *answers* to which *prompts*, on how many *threads* (0: every core)."""
+    """How to make dimensions: from how many *answers* to which *prompts*, on how many *threads* (0: every core).
+
+    *device* is where the model answers, as in `EngineOptions`.
+    """
 
     prompts: tuple[str, ...]
     answers: int
     threads: int = 0
     gpu_layers: int = -1
+    device: str = "auto"
     seed: int = 7
 
 
@@ -96,9 +101,15 @@ class Watch(Protocol):
 def add_dimensions(shelf: Shelf, wanted: Sequence[Wanted], making: Making, watch: Watch) -> list[Report]:
     """Make the *wanted* dimensions, put them on the *shelf*, and return how they turned out.
 
-    Raises UsageError for names that are taken, BackendError for a base without chat template or a disk without room,
-    RewardMismatchError for a head of another base, PadliteError for sentences that nothing can be made of.
+    Raises UsageError for names that are taken, BackendError for a base without chat template, a disk without room or a
+    device that can't be had, RewardMismatchError for a head of another base, PadliteError for sentences that nothing
+    can be made of.
     """
+    options = EngineOptions(
+        context_length=_CONTEXT, threads=making.threads, gpu_layers=making.gpu_layers, device=making.device,
+        sequences=len(wanted) + 2, contexts=len(wanted) + 1,
+    )  # fmt: skip
+    llama_devices.allowed(options)  # before the whole file is read for its fingerprint
     head = shelf.load()
     if head is not None:
         stacking.refuse_existing(head, [each.name for each in wanted])
@@ -108,10 +119,6 @@ def add_dimensions(shelf: Shelf, wanted: Sequence[Wanted], making: Making, watch
         prompts=making.prompts, answers=making.answers, seed=making.seed,
     )  # fmt: skip
     folder = HarvestFolder(shelf.paths.harvests, plan)
-    options = EngineOptions(
-        context_length=_CONTEXT, threads=making.threads, gpu_layers=making.gpu_layers,
-        sequences=len(wanted) + 2, contexts=len(wanted) + 1,
-    )  # fmt: skip
     with LlamaModel.open(shelf.source.base, options) as base:
         if shelf.head is not None:
             with OnnxHead.open(shelf.head, device="cpu") as opened:

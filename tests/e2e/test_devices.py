@@ -13,6 +13,7 @@ from tests.command_line import Home
 
 without_gpu = pytest.mark.skipif(bool(gpus()), reason="this machine has a GPU that llama.cpp uses")
 ANSWER = ("chat", "-p", "Hello.", "-n", "3", "--no-save")
+ADD = ("dimension", "add", "pirate", "-s", "Answer like a pirate.", "-m", "noise")
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
@@ -23,13 +24,22 @@ def test_without_a_gpu_auto_and_cpu_answer_and_say_nothing(home_with_model: Home
 
 
 @without_gpu
-@pytest.mark.parametrize("words", [(*ANSWER, "--device", "cuda"), ("serve", "-m", "noise", "--device", "cuda")])
+@pytest.mark.parametrize(
+    "words", [(*ANSWER, "--device", "cuda"), ("serve", "-m", "noise", "--device", "cuda"), (*ADD, "--device", "cuda")]
+)
 def test_cuda_that_cannot_be_had_is_one_line_with_a_remedy(home_with_model: Home, words: tuple[str, ...]) -> None:
     outcome = home_with_model.run(*words)
     assert (outcome.returncode, outcome.stdout) == (5, "")
     message, remedy = outcome.stderr.splitlines()
     assert message.startswith("padlite: CUDA was asked for, but ")
     assert remedy.startswith("try: use the device 'auto' or 'cpu', or ")
+
+
+def test_the_device_of_a_new_dimension_is_under_the_engines_options(home_with_model: Home) -> None:
+    shown = home_with_model.run("dimension", "add", "--help")
+    assert "--device [auto|cpu|cuda]" in shown.stdout.partition("\nEngine:\n")[2]
+    refused = home_with_model.run(*ADD, "--device", "gpu")
+    assert (refused.returncode, "'gpu' is not one of" in refused.stderr) == (2, True)
 
 
 @without_gpu

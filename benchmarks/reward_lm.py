@@ -9,7 +9,8 @@ on the clock and those of the processor, which mean something on a busy machine 
 
     released     base and reward LM evaluate the whole text in PyTorch (float32), no cache
     with cache   base and reward LM evaluate one token in PyTorch (float32), each with its cache
-    ours         `Session.say`: llama.cpp, the reward LM in ONNX Runtime, trace and text included
+    ours         `Session.say`: llama.cpp, the reward LM in ONNX Runtime, trace and text included; from two threads
+                 on both evaluate a token at the same time
 
 Needs the extras export and train.
 """
@@ -90,7 +91,7 @@ def main() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(arguments.threads)
-    files = written(Path(tempfile.gettempdir()) / "padlite-benchmarks" / "reward-lm", LLAMA_60M)
+    files = written(Path(tempfile.gettempdir()) / "padlite-benchmarks" / "reward-lm-two-parts", LLAMA_60M)
     measure(
         files, context=arguments.context, tokens=arguments.tokens, rounds=arguments.rounds, threads=arguments.threads
     )

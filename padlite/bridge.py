@@ -85,6 +85,9 @@ class BridgedReward:
         self._settled = 0  # how many of these stay
         self._same = 0  # how many are surely held already
 
+    def advance(self, context: Sequence[int], weights: FloatArray) -> None:
+        """Do nothing: what it evaluates depends on the candidates."""
+
     def features(self, step: Step) -> FloatArray:
         """Return the reward of each candidate, (k, 1)."""
         self._follow(step.context)

@@ -94,6 +94,9 @@ class ContrastReward:
         self._prompts: list[list[int] | None] = [None] * len(self._texts)
         self._answered = [_BEHIND] * len(self._texts)  # how many tokens of the answer each sequence holds
 
+    def advance(self, context: Sequence[int], weights: FloatArray) -> None:
+        """Do nothing: its sequences go with the base in the same engine (`Streams`)."""
+
     def features(self, step: Step) -> FloatArray:
         """Return the contrast of each candidate for each sentence that weighs anything, (k, m); 0 for the others."""
         features = np.zeros((len(step.candidates), len(self._texts)), dtype=np.float32)

@@ -166,8 +166,17 @@ def decode(
         if len(context) >= base.context_length:
             reason = FinishReason.CONTEXT
             break
-        state = base.step(token, sequence=sequence)
+        state = _step(base, reward, context, guidance=guidance, sequence=sequence)
     yield End(reason=reason, text=stream.finish(), cut=stream.stopped)
+
+
+def _step(
+    base: BaseModel, reward: RewardModel | None, context: Sequence[int], *, guidance: Guidance, sequence: int
+) -> BaseState:
+    """Evaluate the last token of *context*; a reward model that evaluates it too may do so at the same time."""
+    if reward is not None and guidance.active:
+        reward.advance(context, guidance.weights)
+    return base.step(context[-1], sequence=sequence)
 
 
 def decide(

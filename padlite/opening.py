@@ -226,6 +226,8 @@ def open_models(
             own_tokenizer = reward.own_tokenizer()
         elif reward is not None:
             require_same_base(reward, base)
+            if isinstance(reward, OnnxLm):  # both evaluate the same token at the same time
+                base.leave_threads(reward.threads)
         models = OpenModels(
             source=source, base=base, reward=reward, template=template, parallel=parallel, sentences=room,
             reward_tokenizer=own_tokenizer,

@@ -38,6 +38,10 @@ class ScoringLm(Protocol):
         """How many of the tokens it was given it holds."""
         ...
 
+    def advance(self, tokens: Sequence[int], *, keep: int) -> None:
+        """Begin to evaluate *tokens* after the first *keep* it holds, if it can do so in the background."""
+        ...
+
     def scores(
         self, tokens: Sequence[int], candidates: TokenArray, *, keep: int, cancelled: Callable[[], bool] | None = None
     ) -> FloatArray:
@@ -51,6 +55,14 @@ class HeldText:
     def __init__(self, lm: ScoringLm) -> None:
         self._lm = lm
         self._tokens: list[int] = []
+
+    def advance(self, token: int, *, after: int) -> None:
+        """Begin to evaluate *token* after the *after* tokens that were asked for last, unless some of them are lacking.
+
+        What is held stays the same until scores are asked for.
+        """
+        if len(self._tokens) == after:
+            self._lm.advance([token], keep=after)
 
     def scores(
         self, tokens: Sequence[int], candidates: TokenArray, *, same: int, cancelled: Callable[[], bool]
@@ -109,6 +121,11 @@ class LmReward:
         self._messages, self._prompt_size, self._cancelled = tuple(messages), len(prompt), cancelled
         self._tokens: list[int] = []
         self._answered = 0
+
+    def advance(self, context: Sequence[int], weights: FloatArray) -> None:
+        """Begin to evaluate the last token of *context* in the background, if the text before it is held."""
+        if self._tokens and len(context) == self._prompt_size + self._answered + 1:
+            self._held.advance(context[-1], after=len(self._tokens))
 
     def features(self, step: Step) -> FloatArray:
         """Return the reward of each candidate, (k, 1)."""

@@ -4,7 +4,7 @@ Shapes: k candidates, m dimensions of all together. Knows rewards only through t
 needs to know: which of them are wanted at a token at all.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -34,7 +34,6 @@ class JoinedRewards:
                     f"the dimension {name!r} is there twice", remedy="give the one that you added another name"
                 )
         self._rewards = tuple(rewards)
-        self._ends = np.cumsum([len(reward.dimensions) for reward in rewards])
 
     @property
     def reserved_tokens(self) -> int:
@@ -46,14 +45,24 @@ class JoinedRewards:
         for reward in self._rewards:
             reward.begin(messages, prompt, cancelled)
 
+    def advance(self, context: Sequence[int], weights: FloatArray) -> None:
+        """Let those that weigh anything know that the last token of *context* is about to be evaluated."""
+        for reward, begin, end in self._wanted(weights):
+            reward.advance(context, weights[begin:end])
+
     def features(self, step: Step) -> FloatArray:
         """Return the rewards of all, (k, m); those with no dimension that weighs anything are not asked and count 0."""
         features = np.zeros((len(step.candidates), len(self.dimensions)), dtype=np.float32)
         hidden = step.hidden.copy()  # one reward may step the engine, in whose memory it lies, before another reads it
-        for reward, end in zip(self._rewards, self._ends, strict=True):
-            begin = end - len(reward.dimensions)
-            weights = step.weights[begin:end]
-            if np.count_nonzero(weights):
-                part = step._replace(hidden=hidden, weights=weights)
-                features[:, begin:end] = reward.features(part)
+        for reward, begin, end in self._wanted(step.weights):
+            part = step._replace(hidden=hidden, weights=step.weights[begin:end])
+            features[:, begin:end] = reward.features(part)
         return features
+
+    def _wanted(self, weights: FloatArray) -> Iterator[tuple[RewardModel, int, int]]:
+        """Yield the rewards that weigh anything, and where their dimensions begin and end."""
+        end = 0
+        for reward in self._rewards:
+            begin, end = end, end + len(reward.dimensions)
+            if np.count_nonzero(weights[begin:end]):
+                yield reward, begin, end

@@ -169,6 +169,14 @@ class RewardModel(Protocol):
         """
         ...
 
+    def advance(self, context: Sequence[int], weights: FloatArray) -> None:
+        """Note that the base is about to evaluate the last token of *context*; one that evaluates it too may begin now.
+
+        A hint, given only while rewards count: `features` may be asked without it, or not at all. *weights* (m,) say
+        which dimensions are wanted. Leaves the engine alone, which is busy with that token.
+        """
+        ...
+
     def features(self, step: Step) -> FloatArray:
         """Return the reward of each candidate in each dimension, (k, m), in nats at guidance strength 1.
 

@@ -101,6 +101,7 @@ class FunctionReward:
         self.dimensions = tuple(Dimension(name=name) for name in names)
         self.calls = 0
         self.begun: list[tuple[list[tuple[str, str]], list[int]]] = []
+        self.advanced: list[tuple[list[int], list[float]]] = []
         self.cancelled: Callable[[], bool] = lambda: False
 
     reserved_tokens = 0
@@ -109,6 +110,10 @@ class FunctionReward:
         """Remember which answer begins."""
         self.begun.append(([(message.role, message.content) for message in messages], list(prompt)))
         self.cancelled = cancelled
+
+    def advance(self, context: Sequence[int], weights: FloatArray) -> None:
+        """Remember which token comes."""
+        self.advanced.append((list(context), weights.tolist()))
 
     def features(self, step: Step) -> FloatArray:
         """Return what the function gives."""

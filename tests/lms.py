@@ -121,7 +121,7 @@ def write_lm(
     graph.node[len(graph.node) - 1].domain = "com.microsoft"
     _node(graph, "MatMul", ["mixed", "mixing"], ["added"])
     _node(graph, "Add", ["h", "added"], ["states"])
-    _node(graph, "Gather", ["states", "last"], ["state"], axis=1)
+    _node(graph, "Gather", ["states", "last"], ["hidden"], axis=1)
     if normalized:
         _node(graph, "MatMul", ["state", "output"], ["logits"])
         _node(graph, "ReduceLogSumExp", ["logits", "one"], ["normalizer"], keepdims=1)
@@ -132,8 +132,10 @@ def write_lm(
         _node(graph, "Gemm", ["state", "rows"], ["scores"], transB=1)
     _value(graph.input.add(), "input_ids", onnx.INT64, ["b", "s"])
     _value(graph.input.add(), "attention_mask", onnx.INT64, ["b", "t"])
+    _value(graph.input.add(), "state", onnx.FLOAT, ["b", width])
     _value(graph.input.add(), "candidates", onnx.INT64, ["k"])
     _value(graph.output.add(), "scores", onnx.FLOAT, ["b", "k"])
+    _value(graph.output.add(), "hidden", onnx.FLOAT, ["b", width])
     for name in past:
         _value(graph.input.add(), name, onnx.FLOAT, ["b", 1, "c", width])
     for name in present:

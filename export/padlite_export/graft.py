@@ -1,8 +1,9 @@
 """Makes a reward LM's graph of a bare language model's: its output gathered at the candidates, its names padlite's own.
 
-Takes a graph that ends in `hidden_states` (1, s, d) and gives one that docs/formats.md describes. Constants become
-initializers and notes on intermediate values go, so that the pre-flight of the runtime accepts it. Shapes: s new
-tokens, k candidates, V vocabulary, d width. Runs nothing.
+Takes a graph that ends in `hidden_states` (1, s, d) and gives one that docs/formats.md describes, in two parts that no
+value connects: tokens to hidden state, state to scores. Constants become initializers and notes on intermediate values
+go, so that the pre-flight of the runtime accepts it. Shapes: s new tokens, k candidates, V vocabulary, d width. Runs
+nothing.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 HIDDEN = "hidden_states"
+_LAST, _STATE = "hidden", "state"  # where the first part ends and the second begins
 _BLOCK = 32
 
 Array = npt.NDArray[np.float32]
@@ -43,17 +45,21 @@ def graft(model: onnx.ModelProto, output: Output, *, metadata: Mapping[str, str]
     graph = model.graph
     lift_constants(graph)
     matrix = _embedding(graph) if output.matrix is None else _constant(graph, "scores.matrix", output.matrix)
-    state = _add(graph, "Gather", [HIDDEN, _constant(graph, "scores.last", np.array(-1))], "scores.hidden", axis=1)
+    width = next(each.dims[1] for each in graph.initializer if each.name == matrix)
+    _add(graph, "Gather", [HIDDEN, _constant(graph, "scores.last", np.array(-1))], _LAST, axis=1)
+    state = _STATE
     if output.value_head is not None:
         parts = [_constant(graph, f"v_head.{i}", part) for i, part in enumerate(output.value_head)]
         state = _add(graph, "Gemm", [state, *parts], "scores.valued", transB=1)
     _score(graph, state, matrix, output)
+    graph.input.append(helper.make_tensor_value_info(_STATE, TensorProto.FLOAT, ["b", width]))
     graph.input.append(helper.make_tensor_value_info("candidates", TensorProto.INT64, ["k"]))
     caches = [value for value in graph.output if value.name.startswith("present.")]
     del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(_LAST, TensorProto.FLOAT, ["b", width]))
     graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["b", "k"]))
     graph.output.extend(caches)
-    for cache in [*graph.output[1:], *(value for value in graph.input if value.name.startswith("past_key_values."))]:
+    for cache in [*graph.output[2:], *(value for value in graph.input if value.name.startswith("past_key_values."))]:
         cache.type.tensor_type.shape.dim[3].dim_value = output.head_size
     del graph.value_info[:]
     for node in graph.node:
@@ -67,7 +73,7 @@ def graft(model: onnx.ModelProto, output: Output, *, metadata: Mapping[str, str]
 
 
 def _score(graph: onnx.GraphProto, state: str, matrix: str, output: Output) -> None:
-    """Add the nodes from the last hidden state (1, d) to `scores` (1, k)."""
+    """Add the nodes from *state* (1, d) to `scores` (1, k)."""
     bias = [] if output.bias is None else [_constant(graph, "scores.bias", output.bias)]
     if output.normalized:
         logits = _shaped(graph, _add(graph, "Gemm", [state, matrix, *bias], "scores.logits", transB=1), output)

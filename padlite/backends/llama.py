@@ -187,6 +187,7 @@ class LlamaModel:
         self.gpu_layers: int = gpu_layers
         self.tokenizer: LlamaTokenizer = LlamaTokenizer(model)
         self.threads: int = options.threads or physical_cores()
+        self.step_threads: int = self.threads
         self.vocabulary_size: int = self.tokenizer.vocabulary_size
         self.hidden_size: int = int(llama_cpp.llama_model_n_embd(model))
         self.trained_context: int = int(llama_cpp.llama_model_n_ctx_train(model))
@@ -343,7 +344,10 @@ class LlamaModel:
             batch.token[i], batch.pos[i], batch.n_seq_id[i] = token, self.cached_tokens(sequence), 1
             batch.seq_id[i][0], batch.logits[i] = sequence, 1
         self._output_hidden(self._hidden_states)
-        self._check(llama_cpp.llama_decode(self._context, batch))
+        self._set_threads(self.step_threads)  # of a batch, as a prompt is one
+        code = llama_cpp.llama_decode(self._context, batch)
+        self._set_threads(self.threads)
+        self._check(code)
         for sequence in sequences:
             self._cached.setdefault(sequence, []).append(token)
         self.evaluated_tokens += len(sequences)
@@ -354,6 +358,14 @@ class LlamaModel:
             )
             for i in range(len(sequences))
         ]
+
+    def leave_threads(self, count: int) -> None:
+        """Leave *count* of the threads, but one, to what runs beside every step from now on; prompts get all of them.
+
+        More threads than cores would wait for each other: many times as long as a step takes.
+        """
+        self.step_threads = max(1, self.threads - count)
+        self._set_threads(self.threads)
 
     def fork(self, source: int, target: int) -> None:
         """Make sequence *target* a copy of *source*: nothing is evaluated and no cells are copied."""
@@ -408,6 +420,10 @@ class LlamaModel:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _set_threads(self, batch: int) -> None:
+        """Say how many threads evaluate several tokens at once; a single one has those for a step."""
+        llama_cpp.llama_set_n_threads(self._context, self.step_threads, batch)
 
     def _stop_asked(self, _data: object) -> bool:
         return self._cancelled()

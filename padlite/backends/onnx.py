@@ -115,6 +115,9 @@ class OnnxHead:
     def begin(self, messages: Sequence[Message], prompt: Sequence[int], cancelled: Callable[[], bool]) -> None:
         """Do nothing: a head sees each step by itself."""
 
+    def advance(self, context: Sequence[int], weights: FloatArray) -> None:
+        """Do nothing: a head reads what the base comes to."""
+
     def features(self, step: Step) -> FloatArray:
         """Return the reward of each candidate in each dimension, (k, m): a new array, NaN where the head says so.
 

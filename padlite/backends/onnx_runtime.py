@@ -9,6 +9,7 @@ import contextlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, cast
 
 import numpy as np
@@ -21,6 +22,7 @@ from padlite.seams import FloatArray, TokenArray
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _FATAL = 4  # ONNX Runtime's severity that leaves the terminal alone; its errors arrive as exceptions
 _CUDA_REMEDY = f"use the device 'auto' or 'cpu', or: {' && '.join(onnx_packages.SWAP)}"
 
@@ -151,10 +153,11 @@ def _load_runtime() -> _Runtime:
     return cast(_Runtime, onnxruntime)
 
 
-def open_session(model: str | bytes, device: str, *, threads: int = 1) -> Session:
+def open_session(model: str | bytes, device: str, *, threads: int = 1, weights: Path | None = None) -> Session:
     """Open *model* on *device*; 'auto' takes the CPU without a word where CUDA doesn't work.
 
-    Raises UsageError for a device of another name, BackendError when it can't be opened.
+    *model* is a path, or what a file would hold; its arrays in other files then lie in the folder *weights*. Raises
+    UsageError for a device of another name, BackendError when it can't be opened.
     """
     if device not in DEVICES:
         raise UsageError(f"unknown device {device!r}", remedy=f"use one of {', '.join(DEVICES)}")
@@ -163,13 +166,14 @@ def open_session(model: str | bytes, device: str, *, threads: int = 1) -> Sessio
     if device == "cuda" and not compiled:
         raise BackendError("CUDA was asked for, but this ONNX Runtime is built without it", remedy=_CUDA_REMEDY)
     if device != "cpu" and compiled:
-        session = _try_cuda(runtime, model)
+        session = _try_cuda(runtime, model, _options(runtime, weights=weights))
         if session is not None:
             return session
         if device == "cuda":
             raise BackendError("CUDA was asked for, but ONNX Runtime can't use it here", remedy=_CUDA_REMEDY)
     try:
-        return runtime.InferenceSession(model, _options(runtime, threads), providers=[CPU], enable_fallback=0)
+        options = _options(runtime, threads, weights)
+        return runtime.InferenceSession(model, options, providers=[CPU], enable_fallback=0)
     except Exception as error:
         raise BackendError(
             f"ONNX Runtime can't open the reward model: {first_line(error)}", remedy="copy or download it again"
@@ -191,20 +195,22 @@ def zeros(shape: Sequence[int]) -> Buffer:
     return _load_runtime().OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype=np.float32), "cpu", 0)
 
 
-def _options(runtime: _Runtime, threads: int = 1) -> _Options:
+def _options(runtime: _Runtime, threads: int = 1, weights: Path | None = None) -> _Options:
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = _FATAL
+    if weights is not None:
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(weights))
     return options
 
 
-def _try_cuda(runtime: _Runtime, model: str | bytes) -> Session | None:
+def _try_cuda(runtime: _Runtime, model: str | bytes, options: _Options) -> Session | None:
     """Return a session that really runs on CUDA, or None, saying nothing either way."""
     runtime.set_default_logger_severity(_FATAL)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
         runtime.preload_dlls()
-        session = runtime.InferenceSession(model, _options(runtime), providers=[CUDA, CPU], enable_fallback=0)
+        session = runtime.InferenceSession(model, options, providers=[CUDA, CPU], enable_fallback=0)
         if session.get_providers()[0] == CUDA:
             return session
     return None
@@ -224,7 +230,7 @@ def _cuda_works(runtime: _Runtime) -> bool:
         value.name = name
         value.type.tensor_type.elem_type = onnx_schema.FLOAT
         value.type.tensor_type.shape.dim.add().dim_value = 1
-    return _try_cuda(runtime, onnx_schema.serialize_model(model)) is not None
+    return _try_cuda(runtime, onnx_schema.serialize_model(model), _options(runtime)) is not None
 
 
 def first_line(error: Exception) -> str:

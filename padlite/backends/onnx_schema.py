@@ -11,7 +11,7 @@ Knows neither what a padlite graph looks like nor what is safe to open.
 
 import functools
 import typing
-from collections.abc import Iterable, Iterator, MutableSequence
+from collections.abc import Collection, Iterable, Iterator, MutableSequence
 from typing import Annotated, Protocol, TypeVar, cast
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -214,6 +214,31 @@ def parse_model(data: bytes) -> Model:
 def serialize_model(model: Model) -> bytes:
     """Return the bytes of *model*, the same for the same content."""
     return cast(Message, model).SerializeToString(deterministic=True)
+
+
+def part_of(model: Model, outputs: Collection[str]) -> Model:
+    """Return what of *model* computes *outputs*, as a model of its own: their nodes, arrays and inputs, no metadata.
+
+    Arrays that lie in another file stay there. Nodes are taken to stand in the order in which they run.
+    """
+    needed, nodes = set(outputs), list[Node]()
+    for node in reversed(list(model.graph.node)):
+        if not needed.isdisjoint(node.output):
+            nodes.append(node)
+            needed.update(filter(None, node.input))  # an input that is left out has an empty name
+    part = new_model()
+    part.ir_version, part.graph.name = model.ir_version, model.graph.name
+    _add_copies(part.opset_import, model.opset_import)
+    _add_copies(part.graph.node, reversed(nodes))
+    _add_copies(part.graph.initializer, (each for each in model.graph.initializer if each.name in needed))
+    _add_copies(part.graph.input, (each for each in model.graph.input if each.name in needed))
+    _add_copies(part.graph.output, (each for each in model.graph.output if each.name in outputs))
+    return part
+
+
+def _add_copies(target: Messages[T_co], messages: Iterable[T_co]) -> None:
+    for message in messages:
+        cast(Message, target.add()).CopyFrom(cast(Message, message))
 
 
 def present_fields(part: object) -> frozenset[str]:

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from padlite.backends.llama import LlamaModel
+from padlite.decode import Token
+from padlite.opening import open_chat
+from padlite.profile import Profile
 from padlite_training.chat_format import CHAT_TEMPLATE
 from tests import lms, vocabularies
 from tests.command_line import Home
@@ -97,6 +100,35 @@ def test_a_reward_lm_with_its_own_tokenizer_guides(bridged_home: Home) -> None:
     plain = json.loads(bridged_home.run(*SAID, "--strength", "0").stdout)
     assert guided["changed_tokens"] > 0 == plain["changed_tokens"]
     assert guided["text"] != plain["text"]
+
+
+@pytest.mark.parametrize(("threads", "of_a_step"), [(1, 1), (2, 1), (3, 2)])
+def test_base_and_reward_lm_share_the_threads(
+    guided_home: Home, random_base: Path, threads: int, of_a_step: int
+) -> None:
+    with open_chat(_told(guided_home, random_base, threads)) as chat:
+        assert (chat.base.threads, chat.base.step_threads) == (threads, of_a_step)
+
+
+def test_how_many_threads_there_are_changes_no_answer(guided_home: Home, random_base: Path) -> None:
+    answers = []
+    for threads in (1, 2):
+        with open_chat(_told(guided_home, random_base, threads)) as chat:
+            answers.append([event.id for event in chat.session.say("Hello there.") if isinstance(event, Token)])
+    assert len(answers[0]) == 16
+    assert answers[0] == answers[1]
+
+
+def test_behind_the_bridge_nothing_runs_beside_the_base(bridged_home: Home, random_base: Path) -> None:
+    with open_chat(_told(bridged_home, random_base, 2)) as chat:
+        assert chat.base.step_threads == 2
+
+
+def _told(home: Home, base: Path, threads: int) -> Profile:
+    return Profile(
+        base=base, reward=home.folder / "lm.onnx", reward_text="humor", preferences={"preference": 1.0},
+        decoding={"max_tokens": 16}, threads=threads,
+    )  # fmt: skip
 
 
 def test_a_tokenizer_that_was_changed_is_one_clear_line(bridged_home: Home) -> None:

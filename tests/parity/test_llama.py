@@ -10,7 +10,7 @@ import pytest
 from padlite.backends.llama import LlamaModel, may_repack
 from padlite.decode import Guidance, Token, decode
 from padlite.errors import BackendError, ContextFullError, DecodingCancelled, NotFoundError
-from padlite.options import DecodingOptions
+from padlite.options import DecodingOptions, EngineOptions
 from tests.fakes import FunctionReward
 
 BATCH_NOISE = 0.3  # nats; what another batch shape may change in the logits (range about 12) of the random model
@@ -21,6 +21,20 @@ TEXT = "The quick brown fox jumps over the lazy dog. " * 3
 def base(random_base: Path) -> Iterator[LlamaModel]:
     with LlamaModel.open(random_base) as model:
         yield model
+
+
+@pytest.mark.parametrize("count", [1, 99])
+def test_threads_that_are_left_to_others_change_no_answer(random_base: Path, count: int) -> None:
+    with LlamaModel.open(random_base, EngineOptions(threads=2)) as base:
+        prompt = base.tokenizer.encode(TEXT, special=False)
+        before = ours(base, prompt, 12, strength=0.0, weights=[0.0, 0.0], reward=False)
+        base.prefill(prompt[:8], sequence=1)
+        together = [state.logits.copy() for state in base.step_together(prompt[8], [1])]
+        base.leave_threads(count)
+        assert (base.threads, base.step_threads) == (2, 1)
+        assert ours(base, prompt, 12, strength=0.0, weights=[0.0, 0.0], reward=False) == before
+        base.prefill(prompt[:8], sequence=1)
+        np.testing.assert_array_equal([state.logits for state in base.step_together(prompt[8], [1])], together)
 
 
 def own_greedy(path: Path, prompt: list[int], count: int) -> list[int]:

@@ -41,6 +41,9 @@ class SeededLm:
     def logits(self, tokens: Sequence[int]) -> FloatArray:
         return np.random.default_rng(list(tokens[-3:])).standard_normal(self._size).astype(np.float32)
 
+    def advance(self, tokens: Sequence[int], *, keep: int) -> None:
+        raise AssertionError("what comes isn't known before the candidates are")
+
     def scores(self, tokens, candidates: TokenArray, *, keep: int, cancelled=None) -> FloatArray:  # type: ignore[no-untyped-def]
         assert tokens
         assert keep <= len(self._held)

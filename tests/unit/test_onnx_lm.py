@@ -1,6 +1,7 @@
 """A reward LM in ONNX Runtime: what it scores, what its cache keeps, what is refused."""
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,119 @@ def test_going_back_forgets_what_came_after(lm: OnnxLm) -> None:
     scores = lm.scores([8, 2], CANDIDATES, keep=6)
     np.testing.assert_allclose(scores, lms.reference_scores(WEIGHTS, [*TEXT[:6], 8, 2])[CANDIDATES], atol=1e-4)
     assert lm.cached_tokens == 8
+
+
+@pytest.fixture(params=[False, True], ids=["logits", "log-probabilities"])
+def two(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[OnnxLm, OnnxLm]]:
+    """The same reward LM twice: one that never runs in the background, one that may."""
+    path = lms.write_lm(tmp_path / "reward.onnx", WEIGHTS, normalized=request.param)
+    with OnnxLm.open(path) as alone, OnnxLm.open(path, threads=2) as beside:
+        yield alone, beside
+
+
+def test_a_token_that_began_in_the_background_scores_the_same_bit_for_bit(two: tuple[OnnxLm, OnnxLm]) -> None:
+    alone, beside = two
+    for at, token in enumerate(TEXT):
+        beside.advance([token], keep=at)
+        assert beside.cached_tokens == at
+        wanted, found = (lm.scores([token], CANDIDATES, keep=at) for lm in two)
+        np.testing.assert_array_equal(found, wanted)
+        assert (beside.cached_tokens, beside.evaluated_tokens) == (at + 1, at + 1)
+    assert alone.evaluated_tokens == len(TEXT)
+
+
+def test_only_what_did_not_begin_is_left_to_do(two: tuple[OnnxLm, OnnxLm]) -> None:
+    for lm in two:
+        lm.scores(TEXT[:4], CANDIDATES, keep=0)
+        lm.advance(TEXT[4:5], keep=4)
+        lm.scores(TEXT[4:], CANDIDATES, keep=4)
+        assert (lm.cached_tokens, lm.evaluated_tokens) == (len(TEXT), len(TEXT))
+    again = [lm.scores([3], CANDIDATES, keep=8) for lm in two]
+    np.testing.assert_array_equal(again[1], again[0])
+
+
+@pytest.mark.parametrize(("text", "keep"), [([8, 2], 6), ([8], 4), (TEXT[2:4], 2)])
+def test_another_text_than_the_one_that_began_scores_as_ever(
+    two: tuple[OnnxLm, OnnxLm], text: list[int], keep: int
+) -> None:
+    scores = []
+    for lm in two:
+        lm.scores(TEXT[:6], CANDIDATES, keep=0)
+        lm.advance([30], keep=6)
+        scores.append(lm.scores(text, CANDIDATES, keep=keep))
+        assert lm.cached_tokens == keep + len(text)
+    np.testing.assert_array_equal(scores[1], scores[0])
+
+
+def test_what_began_twice_is_what_began_last(two: tuple[OnnxLm, OnnxLm]) -> None:
+    scores = []
+    for lm in two:
+        lm.scores(TEXT[:6], CANDIDATES, keep=0)
+        lm.advance([30], keep=6)
+        lm.advance([31], keep=5)
+        scores.append(lm.scores([31], CANDIDATES, keep=5))
+    np.testing.assert_array_equal(scores[1], scores[0])
+
+
+def test_what_fails_in_the_background_is_said_to_whoever_asks_for_it(two: tuple[OnnxLm, OnnxLm]) -> None:
+    _, lm = two
+    lm.scores(TEXT[:6], CANDIDATES, keep=0)
+    lm.advance([4000], keep=6)
+    with pytest.raises(BackendError, match="the reward LM failed"):
+        lm.scores([4000], CANDIDATES, keep=6)
+    assert (lm.cached_tokens, lm.evaluated_tokens) == (6, 6)
+    lm.advance([4000], keep=6)
+    scores = [lm.scores([8], CANDIDATES, keep=3), two[0].scores([*TEXT[:3], 8], CANDIDATES, keep=0)]
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-5)
+
+
+def test_a_stop_keeps_what_ran_in_the_background(two: tuple[OnnxLm, OnnxLm]) -> None:
+    _, lm = two
+    lm.scores(TEXT[:6], CANDIDATES, keep=0)
+    lm.advance(TEXT[6:7], keep=6)
+    with pytest.raises(DecodingCancelled):
+        lm.scores(TEXT[6:], CANDIDATES, keep=6, cancelled=lambda: True)
+    assert lm.cached_tokens == 7
+
+
+def test_no_token_begins_that_does_not_fit(tmp_path: Path) -> None:
+    path = lms.write_lm(tmp_path / "reward.onnx", WEIGHTS)
+    with OnnxLm.open(path, context_length=8, threads=2) as lm:
+        lm.scores(TEXT[:8], CANDIDATES, keep=0)
+        lm.advance([1], keep=8)
+        with pytest.raises(ContextFullError):
+            lm.scores([1], CANDIDATES, keep=8)
+
+
+def test_closing_waits_for_what_runs_in_the_background(tmp_path: Path) -> None:
+    path = lms.write_lm(tmp_path / "reward.onnx", WEIGHTS, context_length=400)
+    with OnnxLm.open(path, threads=2) as lm:
+        other = lm.with_own_cache()
+        lm.advance([7] * 300, keep=0)
+        other.advance([7] * 300, keep=0)
+    assert lm.evaluated_tokens == 300
+    lm.advance([7], keep=0)
+    with pytest.raises(BackendError, match="closed"):
+        lm.scores([7], CANDIDATES, keep=0)
+    other.close()
+
+
+def test_nothing_runs_in_the_background_where_one_thread_must_do(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    with OnnxLm.open(lms.write_lm(tmp_path / "reward.onnx", WEIGHTS), threads=1) as lm:
+        lm.advance(TEXT, keep=0)
+        assert not set(threading.enumerate()) - before
+        lm.scores(TEXT, CANDIDATES, keep=0)
+        assert lm.evaluated_tokens == len(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "threads", "own"), [("99", 8, 1), ("99", 1, 1), ("99000000", 8, 4), ("99000000", 1, 1)]
+)
+def test_it_leaves_threads_to_the_base(tmp_path: Path, parameters: str, threads: int, own: int) -> None:
+    path = lms.write_lm(tmp_path / "reward.onnx", WEIGHTS, metadata={"padlite.parameters": parameters})
+    with OnnxLm.open(path, threads=threads) as lm:
+        assert (lm.threads, lm.with_own_cache().threads) == (own, own)
 
 
 def test_an_earlier_result_stays_as_it_was(lm: OnnxLm) -> None:
@@ -187,11 +301,25 @@ def _renamed(model: onnx.Model) -> None:
 
 
 def _other_heads(model: onnx.Model) -> None:
-    model.graph.output[1].type.tensor_type.shape.dim[1].dim_value = 3
+    model.graph.output[2].type.tensor_type.shape.dim[1].dim_value = 3
 
 
 def _no_cache(model: onnx.Model) -> None:
-    del model.graph.input[3:]  # type: ignore[attr-defined]
+    del model.graph.input[4:]  # type: ignore[attr-defined]
+
+
+def _in_one_part(model: onnx.Model) -> None:
+    """As the layout was before: scores made of the tokens' own hidden state."""
+    del model.graph.input[2]  # type: ignore[attr-defined]
+    del model.graph.output[1]  # type: ignore[attr-defined]
+
+
+def _bypassed(model: onnx.Model) -> None:
+    model.graph.node[len(model.graph.node) - 1].input[0] = "hidden"
+
+
+def _wider(model: onnx.Model) -> None:
+    model.graph.output[1].type.tensor_type.shape.dim[1].dim_value = 8
 
 
 @pytest.mark.parametrize(
@@ -201,8 +329,12 @@ def _no_cache(model: onnx.Model) -> None:
         (_renamed, "its inputs aren't"),
         (_other_heads, "another type or shape"),
         (_no_cache, "its inputs aren't"),
+        (_in_one_part, "its inputs aren't tokens, mask, state"),
+        (_bypassed, "aren't two parts of their own"),
+        (_wider, "'hidden' has another type or shape"),
     ],
 )
 def test_a_graph_that_is_no_reward_lm_is_refused(tmp_path: Path, change, reason: str) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(BackendError, match=reason):
+    with pytest.raises(BackendError, match=reason) as caught:
         open_reward(edit(lms.write_lm(tmp_path / "reward.onnx", WEIGHTS), change))
+    assert change is _loop or "export it again" in caught.value.remedy

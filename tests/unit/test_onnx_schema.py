@@ -21,6 +21,28 @@ def test_a_model_survives_writing_and_reading() -> None:
     assert [(list(each.dims), each.raw_data) for each in again.graph.initializer] == [([2, 3], b"\x00\xff")]
 
 
+def test_a_part_holds_what_its_outputs_need_and_nothing_else() -> None:
+    model = onnx.new_model()
+    model.ir_version = 10
+    model.opset_import.add().version = 21
+    for inputs, outputs in ((["x", "a"], ["y"]), (["y", ""], ["z", "", "w"]), (["v", "a", ""], ["u"]), (["b"], ["t"])):
+        node = model.graph.node.add()
+        node.input.extend(inputs)
+        node.output.extend(outputs)
+    for name in "ab":
+        model.graph.initializer.add().name = name
+    for name in "xv":
+        model.graph.input.add().name = name
+    for name in "wut":
+        model.graph.output.add().name = name
+    part = onnx.part_of(model, "u")
+    assert (part.ir_version, part.opset_import[0].version) == (10, 21)
+    assert [list(node.output) for node in part.graph.node] == [["u"]]
+    found = part.graph.initializer, part.graph.input, part.graph.output
+    assert [[each.name for each in values] for values in found] == [["a"], ["v"], ["u"]]
+    assert [list(node.output) for node in onnx.part_of(model, "w").graph.node] == [["y"], ["z", "", "w"]]
+
+
 def test_field_numbers_are_those_of_onnx() -> None:
     """Bytes written by hand from onnx-ml.proto: ir_version 8, one node Relu with domain x, opset 21, metadata k=v."""
     data = bytes.fromhex("08083a0b0a09220452656c753a01784202101572060a016b120176")

@@ -8,7 +8,7 @@ import pytest
 
 from padlite.backends.onnx_lm import OnnxLm
 from padlite.decode import Token
-from padlite.errors import DecodingCancelled
+from padlite.errors import BackendError, DecodingCancelled
 from padlite.options import DecodingOptions
 from padlite.reward_lm import PROMPT, LmReward, asked
 from padlite.scoring import top_k
@@ -33,15 +33,20 @@ def base_rule(tokens: object) -> FloatArray:
 
 
 class Spy:
-    """A real reward LM that remembers the whole text of every question."""
+    """A real reward LM that remembers the whole text of every question, and what began without one."""
 
     def __init__(self, lm: OnnxLm) -> None:
         self.lm, self.held, self.asked = lm, list[int](), list[list[int]]()
+        self.begun = list[list[int]]()
         self.context_length = lm.context_length
 
     @property
     def cached_tokens(self) -> int:
         return self.lm.cached_tokens
+
+    def advance(self, tokens, *, keep):  # type: ignore[no-untyped-def]
+        self.begun.append([*self.held[:keep], *tokens])
+        self.lm.advance(tokens, keep=keep)
 
     def scores(self, tokens, candidates, *, keep, cancelled=None):  # type: ignore[no-untyped-def]
         self.held = [*self.held[:keep], *tokens]
@@ -49,19 +54,22 @@ class Spy:
         return self.lm.scores(tokens, candidates, keep=keep, cancelled=cancelled)
 
 
-@pytest.fixture
-def spy(tmp_path: Path) -> Iterator[Spy]:
-    with OnnxLm.open(lms.write_lm(tmp_path / "reward.onnx", WEIGHTS, context_length=256)) as lm:
+@pytest.fixture(params=[1, 2], ids=["after the base", "beside the base"])
+def spy(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Spy]:
+    path = lms.write_lm(tmp_path / "reward.onnx", WEIGHTS, context_length=256)
+    with OnnxLm.open(path, threads=request.param) as lm:
         yield Spy(lm)
 
 
-def session(spy: Spy, *, weight: float = 1.0, strength: float = 1.0, answer: int = 12) -> Session:
+def session(
+    spy: Spy, *, weight: float = 1.0, strength: float = 1.0, answer: int = 12, base: TableBase | None = None
+) -> Session:
     template = ChatTemplate(TEMPLATE)
     reward = LmReward(
         spy, LetterTokenizer(), template, dimension=Dimension(name="humor"), preference="funny", prompt=SHORT
     )  # fmt: skip
     return Session(
-        base=TableBase(base_rule, vocabulary_size=V),
+        base=base or TableBase(base_rule, vocabulary_size=V),
         tokenizer=LetterTokenizer(),
         template=template,
         reward=reward,
@@ -141,6 +149,96 @@ def test_a_weight_set_in_mid_answer_makes_it_catch_up(spy: Spy) -> None:
     plain = by_hand("u<end>helloa<end>", "?", 5, weight=0.0)
     assert found[:5] == plain
     assert spy.asked[0] == [*letters("u<end>be funny: helloa<end>"), *plain]
+
+
+def test_what_began_beside_the_base_is_what_is_asked_for_next(spy: Spy) -> None:
+    chat = session(spy)
+    ids(chat.say("hello"))
+    assert spy.begun == spy.asked[1:12]  # the prompt begins nothing
+    ids(chat.say("more"))
+    assert spy.begun == [*spy.asked[1:12], *spy.asked[13:]]
+
+
+def test_nothing_begins_that_nobody_may_ask_for(spy: Spy) -> None:
+    for chat in (session(spy, strength=0.0), session(spy, weight=0.0)):
+        ids(chat.say("hello"))
+    assert not spy.begun
+
+
+def test_a_weight_turned_off_and_on_in_mid_answer_loses_nothing(spy: Spy) -> None:
+    chat = session(spy)
+    found: list[int] = []
+    for event in chat.say("hello"):
+        if isinstance(event, Token):
+            found.append(event.id)
+            if len(found) in {4, 5, 7}:  # 5: for one token only, whose turn to begin it misses
+                chat.set_weight("humor", 0.0 if len(found) != 5 else 1.0)
+            elif len(found) == 9:
+                chat.set_weight("humor", 1.0)
+    told, plain = letters("u<end>be funny: helloa<end>"), letters("u<end>helloa<end>")
+    for at, token in enumerate(found):
+        base, reward = base_rule([*plain, *found[:at]]), lms.reference_scores(WEIGHTS, [*told, *found[:at]])
+        best = top_k(base, 5)
+        guided = at not in {4, 7, 8}
+        assert token == int(best[np.argmax(reward[best] if guided else base[best])])
+    assert spy.lm.evaluated_tokens == len(told) + 11
+
+
+def test_an_answer_stopped_while_a_token_is_evaluated_leaves_the_next_ones_right(spy: Spy) -> None:
+    said = len("u<end>helloa<end>") - 2 * len("<end>") + 2
+
+    def rule(tokens: object) -> FloatArray:
+        if len(list(tokens)) == said + 3:  # type: ignore[call-overload]
+            chat.cancel()  # in the base's step, beside which the reward LM has begun
+        return base_rule(tokens)
+
+    base = TableBase(rule, vocabulary_size=V)
+    chat = session(spy, base=base)
+    assert len(ids(chat.say("hello"))) == 3
+    base.rule = base_rule
+    expected = by_hand("u<end>helloa<end>", "u<end>be funny: helloa<end>", 12, weight=1.0)
+    assert ids(chat.regenerate()) == expected
+    chat.undo()
+    assert ids(chat.say("other")) == by_hand("u<end>othera<end>", "u<end>be funny: othera<end>", 12, weight=1.0)
+
+
+def test_features_are_the_same_bit_for_bit_beside_the_base_and_after_it(tmp_path: Path) -> None:
+    path = lms.write_lm(tmp_path / "reward.onnx", WEIGHTS, context_length=256)
+    found: list[list[FloatArray]] = []
+    for threads in (1, 2):
+        with OnnxLm.open(path, threads=threads) as lm:
+            events = list(session(Spy(lm)).say("hello"))
+        found.append([event.trace.features for event in events if isinstance(event, Token)])
+    assert len(found[0]) == 12
+    for after, beside in zip(*found, strict=True):
+        np.testing.assert_array_equal(after, beside)
+
+
+class Spoiling(Spy):
+    """One that reads a token that doesn't exist in place of the last one, while *spoils*."""
+
+    spoils = False
+
+    def advance(self, tokens, *, keep):  # type: ignore[no-untyped-def]
+        super().advance(self._told(tokens), keep=keep)  # type: ignore[no-untyped-call]
+
+    def scores(self, tokens, candidates, *, keep, cancelled=None):  # type: ignore[no-untyped-def]
+        return super().scores(self._told(tokens), candidates, keep=keep, cancelled=cancelled)  # type: ignore[no-untyped-call]
+
+    def _told(self, tokens: list[int]) -> list[int]:
+        return [*tokens[:-1], V + 9] if self.spoils else tokens
+
+
+def test_what_goes_wrong_beside_the_base_is_an_error_at_the_next_token_and_no_later(spy: Spy) -> None:
+    spoiling = Spoiling(spy.lm)
+    chat = session(spoiling)
+    events = chat.say("hello")
+    next(events)
+    spoiling.spoils = True
+    with pytest.raises(BackendError, match="the reward LM failed"):
+        next(events)
+    spoiling.spoils = False
+    assert ids(chat.say("hello")) == by_hand("u<end>helloa<end>", "u<end>be funny: helloa<end>", 12, weight=1.0)
 
 
 def test_what_a_stopped_prefill_evaluated_is_kept(spy: Spy) -> None:

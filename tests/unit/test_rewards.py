@@ -78,6 +78,34 @@ def test_a_weight_turned_on_in_mid_answer_asks_from_the_next_token_on() -> None:
     assert (left.calls, right.calls) == (2, 1)
 
 
+def test_a_reward_learns_of_each_token_before_the_base_evaluates_it() -> None:
+    reward = liking("n", by=0.0)
+    base = TableBase(rule_of("yes"), vocabulary_size=len(ALPHABET))
+    step, seen = base.step, list[bool]()
+
+    def watching(token: int, *, sequence: int = 0) -> BaseState:
+        seen.append(reward.advanced[-1][0] == [*base.cached[0], token])
+        return step(token, sequence=sequence)
+
+    base.step = watching  # type: ignore[method-assign]
+    session = saying("yes", reward, base=base, style=1.0)
+    answer(session.say("hi"))
+    assert seen == [True] * 3
+    assert len(reward.advanced) == 3
+    base.step = step  # type: ignore[method-assign]
+    session.set_weight("style", 0.0)
+    answer(session.say("hi"))
+    assert len(reward.advanced) == 3
+
+
+def test_a_reward_that_weighs_nothing_is_not_told_of_tokens() -> None:
+    left, right = liking("n", by=0.0, names=("a", "b")), liking("n", by=0.0, names=("c",))
+    session = saying("yes", joined([left, right]), b=0.5)
+    answer(session.say("hi"))
+    assert [weights for _, weights in left.advanced] == [[0.0, 0.5]] * 3
+    assert not right.advanced
+
+
 def test_two_dimensions_of_one_name_are_refused() -> None:
     with pytest.raises(UsageError, match="'witty' is there twice"):
         joined([liking("n", by=1.0, names=("witty",)), liking("n", by=1.0, names=("kind", "witty"))])

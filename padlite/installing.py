@@ -133,17 +133,22 @@ def free_folder(name: str, paths: Paths) -> Path:
     if (bundled_models() / name / MANIFEST).is_file():
         raise UsageError(f"{name} is the name of a model that ships with padlite", remedy="choose another --name")
     target = own_folder(name, paths)
-    _require_new(target)
+    require_new(target, remedy=f"choose another --name, or remove it: padlite models rm {name}")
     return target
 
 
-def remove(bundle: Bundle, paths: Paths) -> None:
-    """Remove a bundle of the person's own. Raises UsageError for one that ships with padlite."""
+def require_own(bundle: Bundle, paths: Paths) -> None:
+    """Raise UsageError for a bundle that ships with padlite."""
     if bundle.folder.parent != paths.user_models:
         raise UsageError(
             f"{bundle.name} ships with padlite and can't be removed",
             remedy="only models of your own: padlite models list",
         )
+
+
+def remove(bundle: Bundle, paths: Paths) -> None:
+    """Remove a bundle of the person's own. Raises UsageError for one that ships with padlite."""
+    require_own(bundle, paths)
     try:
         if bundle.folder.is_symlink():
             bundle.folder.unlink()
@@ -159,7 +164,7 @@ def require_room(folder: Path, needed: int, *, free: int) -> None:
     """Raise BackendError unless *free* bytes are enough for the *needed* ones in *folder*."""
     if free < needed:
         raise BackendError(
-            f"{needed / 1e9:.1f} GB are needed in {folder}, and {free / 1e9:.1f} GB are free",
+            f"{_size(needed)} are needed in {folder}, and {_size(free)} are free",
             remedy="make room, and try again",
         )
 
@@ -169,17 +174,20 @@ def existing(folder: Path) -> Path:
     return next(each for each in (folder, *folder.parents) if each.is_dir())
 
 
-def _require_new(target: Path) -> None:
+def require_new(target: Path, *, remedy: str) -> None:
+    """Raise UsageError with *remedy* if there is something at *target*."""
     if target.exists():
-        raise UsageError(
-            f"{target} is there already", remedy=f"choose another --name, or remove it: padlite models rm {target.name}"
-        )
+        raise UsageError(f"{target} is there already", remedy=remedy)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
 @contextlib.contextmanager
 def _made_beside(target: Path, sources: Sequence[Path | None], *, share: bool = False) -> Iterator[Path]:
     """Yield an empty folder that becomes *target* if nothing goes wrong, and goes away otherwise."""
-    _require_new(target)
+    require_new(target, remedy=f"choose another name, or remove it: padlite models rm {target.name}")
     files = [path.stat() for path in sources if path is not None and path.is_file()]
     try:
         device = target.parent.stat().st_dev

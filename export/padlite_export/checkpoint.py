@@ -125,8 +125,8 @@ def require_checkpoint(folder: Path, *, allow_pickle: bool = False) -> None:
     """Raise NotFoundError unless *folder* is a checkpoint, UsageError if it is pickled and that isn't allowed."""
     if not folder.is_dir() or not (folder / "config.json").is_file():
         raise NotFoundError(
-            f"{folder} is no checkpoint: it has no config.json (nor head.json of a trained head)",
-            remedy="name a folder in Hugging Face layout, or one that `padlite train head` made",
+            f"{folder} is no checkpoint: it has no config.json",
+            remedy="name a folder in Hugging Face layout; for `padlite export reward`, one of `padlite train head` too",
         )
     if not weights_of(folder):
         pickled = pickles_of(folder)

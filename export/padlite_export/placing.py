@@ -26,7 +26,7 @@ def placing(out: Path) -> Iterator[Path]:
     folder to write into, PadliteError when writing fails: a full disk, missing rights.
     """
     if out.is_dir():
-        raise UsageError(f"{out} is a folder", remedy="name a file with --out, such as reward.onnx")
+        raise UsageError(f"{out} is a folder", remedy="name a file with --out")
     try:
         with _working_folder(out) as folder:
             made = folder / out.name

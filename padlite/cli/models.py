@@ -1,6 +1,7 @@
 """`padlite models`: which bundles there are, what is in one, whether its files are unchanged; add and remove them."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -11,7 +12,7 @@ from padlite import settings
 from padlite.bundle import Bundle, bundle_folders, find_bundle, load_bundle, verify
 from padlite.cli.groups import SuggestingGroup
 from padlite.cli.pull import pull
-from padlite.errors import PadliteError
+from padlite.errors import PadliteError, UsageError
 from padlite.profile import DEFAULT_MODEL
 
 Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
@@ -176,8 +177,19 @@ def build_(
         name=out.name, base=base, license=license, reward=reward, card=card, title=title, description=description,
         context_length=context_length,
     )  # fmt: skip
+    installing.require_new(out, remedy="choose another --out")
     bundle = installing.build(parts, out.absolute())
     click.echo(f"{bundle.name}: {len(bundle.files)} files, {megabytes(_size(bundle))}, in {homely(bundle.folder)}")
+
+
+def _agreed(question: str, *, remedy: str) -> bool:
+    """Ask the person. Raises UsageError with *remedy* where there is nobody to answer."""
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise UsageError("there is nobody to ask here", remedy=remedy) from None
 
 
 @models.command("rm")
@@ -189,7 +201,10 @@ def remove_(*, name: str, yes: bool) -> None:
 
     paths = settings.paths()
     bundle = find_bundle(name, paths)
-    if not yes and not click.confirm(f"Remove {bundle.name} ({megabytes(_size(bundle))})?", err=True):
+    installing.require_own(bundle, paths)
+    if not yes and not _agreed(
+        f"Remove {bundle.name} ({megabytes(_size(bundle))})?", remedy=f"padlite models rm {name} --yes"
+    ):
         click.echo("nothing was removed", err=True)
         return
     shared = any(path.stat().st_nlink > 1 for path in bundle.folder.iterdir() if path.is_file())

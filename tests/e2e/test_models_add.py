@@ -41,6 +41,8 @@ def test_a_bundle_is_built_and_installed_from_its_folder(
         "--title", "Noise", "--out", str(made),
     )  # fmt: skip
     assert built.returncode == 0, built.stderr
+    again = home.run("models", "build", "--base", str(random_base), "--license", "CC0-1.0", "--out", str(made))
+    assert (again.returncode, again.stderr.splitlines()[-1]) == (2, "try: choose another --out")
     assert home.run("models", "add", str(made)).returncode == 0
     assert left_in(home) == ["noise"]
 
@@ -63,7 +65,7 @@ def test_what_cannot_be_a_model_leaves_nothing(home: Home, random_base: Path, tm
         "no gguf": (["add", str(text)], 5, "is not a GGUF file"),
         "missing": (["add", str(tmp_path / "nothing.gguf")], 3, "there is no file"),
         "two bases": (["add", str(random_base), str(text)], 2, "a model is one .gguf file"),
-        "shipped": (["rm", "padlite-tiny", "--yes"], 2, "ships with padlite"),
+        "shipped": (["rm", "padlite-tiny"], 2, "ships with padlite"),
     }[which]
     refused = home.run("models", *arguments)
     assert (refused.returncode, left_in(home)) == (code, [])
@@ -74,3 +76,10 @@ def test_rm_asks_first(home_with_model: Home) -> None:
     kept = home_with_model.run("models", "rm", "noise", stdin="n\n")
     assert (kept.returncode, kept.stdout) == (0, "")
     assert left_in(home_with_model) == ["noise"]
+
+
+def test_rm_with_nobody_to_ask_says_how_to_go_on(home_with_model: Home) -> None:
+    kept = home_with_model.run("models", "rm", "noise", stdin="")
+    assert (kept.returncode, left_in(home_with_model)) == (2, ["noise"])
+    assert "nobody to ask" in kept.stderr
+    assert kept.stderr.splitlines()[-1] == "try: padlite models rm noise --yes"

@@ -30,11 +30,11 @@ logger = logging.getLogger(__name__)
 LICENCE = "Apache-2.0"
 
 
-def make_corpus(places: Places) -> None:
+def make_corpus(places: Places, recipe: Recipe) -> None:
     """Stage 1: read the sources and split them."""
     if (places.corpus / "texts.json").is_file():
         return
-    corpus = build_corpus(places.data)
+    corpus = build_corpus(places.data, more=recipe.more_text)
     save_corpus(corpus, places.corpus)
     logger.info("corpus: %d scenarios of small talk, %d chats", len(corpus.small_talk.training), len(corpus.dialogues))
 
@@ -170,7 +170,7 @@ def build(places: Places, recipe: Recipe, *, device: str = "auto", earlier: Bund
     """
     places.work.mkdir(parents=True, exist_ok=True)
     places.out.mkdir(parents=True, exist_ok=True)
-    make_corpus(places)
+    make_corpus(places, recipe)
     if earlier is not None:
         take_start(places, recipe, earlier)
     make_tokenizer(places, recipe)

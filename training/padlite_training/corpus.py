@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from padlite_training import sources
-from padlite_training.recipe import HELD_OUT_DIALOGUES, SPLIT_SEED
+from padlite_training.recipe import FIRST_OWN, HELD_OUT_DIALOGUES, SPLIT_SEED
 from padlite_training.split import Scenario, SmallTalkSplit, fingerprint, scenarios_from, split_small_talk, tidy
 
 PLACEHOLDER = re.compile(r"[\[\]<>{}]|\buser ?\d|\(name\)|\bpersonas?\b", re.IGNORECASE)
@@ -40,19 +40,22 @@ class Corpus:
     texts: tuple[str, ...] = field(default=())
 
 
-def build_corpus(data: Path) -> Corpus:
-    """Read every source under *data* and return the corpus. Raises NotFoundError when a source is absent."""
+def build_corpus(data: Path, *, more: bool = False) -> Corpus:
+    """Read every source under *data* and return the corpus. Raises NotFoundError when a source is absent.
+
+    *more* is `Recipe.more_text`.
+    """
     self_dialogues = list(_self_dialogues(data))
     random.Random(SPLIT_SEED).shuffle(self_dialogues)
     texts = [*_stories(data), *_tales(data)]
     kept = self_dialogues[HELD_OUT_DIALOGUES:]
     words = Counter(word for dialogue in kept for turn in dialogue.turns for word in turn.lower().split())
-    small_talk = read_small_talk(data)
+    small_talk = read_small_talk(data, more=more)
     return Corpus(
         small_talk=small_talk,
         dialogues=(
             *kept,
-            *own_chats(small_talk),
+            *(own_chats(small_talk) if more else ()),
             *_persona_chats(data),
             *_definitions(data, words),
             *_story_requests(texts),
@@ -62,10 +65,11 @@ def build_corpus(data: Path) -> Corpus:
     )
 
 
-def read_small_talk(data: Path | None) -> SmallTalkSplit:
-    """Return the styled small talk, divided; without *data* only padlite's own."""
+def read_small_talk(data: Path | None, *, more: bool = False) -> SmallTalkSplit:
+    """Return the styled small talk, divided; without *data* only padlite's own, of that all if *more*."""
     public = scenarios_from(_with_more_answers(data), prefix="ms-", key="scenario") if data else []
-    own = scenarios_from(_with_number(sources.own_small_talk()), prefix="own-", key="number")
+    rows = sources.own_small_talk()
+    own = scenarios_from(_with_number(rows if more else rows[:FIRST_OWN]), prefix="own-", key="number")
     return split_small_talk(public, own)
 
 

@@ -16,10 +16,8 @@ from padlite_training.corpus import Corpus, Dialogue
 from padlite_training.split import Scenario
 from padlite_training.styles import NEUTRAL_SENTENCES, SENTENCES, STYLES
 
-SHARES = {
-    "small_talk": 0.5, "chat": 0.12, "self": 0.16, "persona": 0.12, "story": 0.03, "text": 0.05, "definition": 0.02,
-}  # fmt: skip
-"""The share of tokens of each kind; a phase may change that of small talk, the others follow in proportion."""
+SHARES = {"self": 0.22, "persona": 0.14, "chat": 0.16, "story": 0.04, "text": 0.07, "definition": 0.03}
+"""In which proportions the kinds of text that are there divide the tokens that small talk leaves."""
 
 SIZE_POWER = 0.85
 """A scenario is drawn in proportion to the number of its questions to this power."""
@@ -143,13 +141,14 @@ class Sampler:
         self.rng = np.random.default_rng(seed)
         self.writer = writer
         self.small_talk = SmallTalk(corpus.small_talk.training, writer, plain_sentence=plain_sentence)
-        others = (1.0 - small_talk) / (1.0 - SHARES["small_talk"])
-        self.shares = {kind: small_talk if kind == "small_talk" else others * share for kind, share in SHARES.items()}
-        self.pools: dict[str, list[Document]] = {kind: [] for kind in SHARES if kind != "small_talk"}
+        self.pools: dict[str, list[Document]] = {kind: [] for kind in SHARES}
         for dialogue in corpus.dialogues:
             self.pools[dialogue.kind].append(self.plain(dialogue))
         self.pools["text"] = [writer.text(writer.encode(text)) for text in corpus.texts]
-        self.drawn = dict.fromkeys(SHARES, 0)
+        there = {kind: share for kind, share in SHARES.items() if self.pools[kind]}
+        self.shares = {kind: (1.0 - small_talk) * share / sum(there.values()) for kind, share in there.items()}
+        self.shares["small_talk"] = small_talk if there else 1.0
+        self.drawn = dict.fromkeys(self.shares, 0)
 
     def plain(self, dialogue: Dialogue) -> Document:
         """Return a plain chat as a document; chats between people count in full on both sides."""

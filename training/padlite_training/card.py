@@ -16,7 +16,7 @@ from padlite_training.split import SmallTalkSplit
 from padlite_training.styles import DESCRIPTIONS, STYLES
 
 EACH_SET = 5  # examples in the card
-SETTING = {"head": "β", "contrast": "β", "best-of-n": "n"}
+SETTING = {"head": "β", "contrast": "β", "best of n": "n"}
 PHASES = {"base": "everything", "focus": "mostly small talk"}
 
 

@@ -1,6 +1,9 @@
 """`--via optimum`: the same proof, the cache in place, and what transformers 5 saved is read aright or refused.
 
-What optimum itself does is tested where it is installed, in an environment of its own: pip install -e '.[optimum,test]'
+What optimum itself does is tested where it is installed, in an environment of its own:
+
+    pip install -e '.[optimum]' gguf hypothesis pexpect pytest pytest-timeout
+
 """
 
 import importlib.util
@@ -22,7 +25,7 @@ from padlite_export.reward import Dtype, export_reward
 
 HAS_OPTIMUM = importlib.util.find_spec("optimum") is not None
 with_optimum = pytest.mark.skipif(
-    not HAS_OPTIMUM, reason="needs the optimum extra in an environment of its own: pip install -e '.[optimum,test]'"
+    not HAS_OPTIMUM, reason="needs the optimum extra in an environment of its own (see above)"
 )
 TOKENS = [5, 300, 12, 77, 401, 8, 9]
 

@@ -25,7 +25,7 @@ from padlite_export.reward import Dtype, export_reward
 
 HAS_OPTIMUM = importlib.util.find_spec("optimum") is not None
 with_optimum = pytest.mark.skipif(
-    not HAS_OPTIMUM, reason="needs the optimum extra in an environment of its own (see above)"
+    not HAS_OPTIMUM, reason="needs the optimum extra in an environment of its own (the file says how)"
 )
 TOKENS = [5, 300, 12, 77, 401, 8, 9]
 

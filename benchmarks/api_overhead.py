@@ -18,7 +18,6 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import statistics
 import sys
 import tempfile
@@ -43,6 +42,7 @@ from padlite.server.running import listen, run
 from padlite.server.shelf import Engines, Shelf
 from padlite.session import Event, Session, Token
 from padlite.settings import Paths
+from tests.served import ask
 
 BARS = {
     "random-135m": {"events": 0.98, "aevents": 0.98, "server": 0.97},
@@ -192,12 +192,12 @@ def _client_of(port: int, model: str) -> Iterator[Client]:
     process.start()
     there.close()  # so that a client that fails isn't waited for
 
-    def ask(tokens: int) -> Timed:
+    def order(tokens: int) -> Timed:
         here.send(tokens)
         return cast(Timed, here.recv())
 
     try:
-        yield ask
+        yield order
     finally:
         process.terminate()
         process.join()
@@ -255,13 +255,10 @@ def _timed(heard: list[tuple[float, float, Token]]) -> Timed:
 
 def _streamed(port: int, model: str, tokens: int, decoding: int) -> Timed:
     """Answer once through the server; the client only reads, and takes it apart afterwards."""
-    body = json.dumps({**REQUEST, "model": model, "max_tokens": tokens}).encode()
-    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     chunks: list[tuple[float, bytes]] = []
     first_cpu: float | None = None
     asked = time.perf_counter()
-    with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
-        connection.sendall(head.encode() + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    with ask(port, {**REQUEST, "model": model, "max_tokens": tokens}, timeout_s=120) as connection:
         while chunk := connection.recv(65536):
             chunks.append((time.perf_counter(), chunk))
             if first_cpu is None and b'"content"' in chunk:

@@ -40,12 +40,8 @@ class Served:
         return self.process.wait(within_s)
 
     def ask(self, record: object, *, timeout_s: float = 30) -> socket.socket:
-        """Send *record* as a chat completion and return the connection, which is the caller's to read and to close."""
-        body = json.dumps(record).encode()
-        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=timeout_s)
-        connection.sendall(head.encode() + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-        return connection
+        """Do what `ask` does, with this server."""
+        return ask(self.port, record, timeout_s=timeout_s)
 
     def load(self) -> tuple[int, int]:
         """Return how many answers are being decoded, and how many wait."""
@@ -66,6 +62,15 @@ class Served:
                 while chunk := connection.recv(65536):
                     received += chunk
             return received
+
+
+def ask(port: int, record: object, *, timeout_s: float = 30) -> socket.socket:
+    """Send *record* as a chat completion and return the connection, which is the caller's to read and to close."""
+    body = json.dumps(record).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    connection = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
+    connection.sendall(head.encode() + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    return connection
 
 
 def environment(folder: Path) -> dict[str, str]:

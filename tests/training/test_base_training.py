@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from padlite.errors import BackendError, NotFoundError, UsageError
-from padlite_training.base_training import BaseTrainer, load_model, progress_of, train_phases
+from padlite_training.base_training import BaseTrainer, held_out_loss, load_model, progress_of, train_phases
 from padlite_training.corpus import Corpus, Dialogue, corpus_texts, load_corpus, read_small_talk, save_corpus
+from padlite_training.llama_model import LlamaForTraining
 from padlite_training.pack import pack
 from padlite_training.parts import join_parts
 from padlite_training.places import Places
@@ -59,13 +60,10 @@ def test_training_lowers_the_loss_and_goes_on_from_its_checkpoint(work: Path, tm
     assert chat_loss(load_model(checkpoint, SHAPE), work) < chat_loss(fresh, work) - 0.2
 
 
-def chat_loss(model: torch.nn.Module, work: Path) -> float:
-    """Return the mean loss of the model on small talk it may have seen, in nats per token."""
-    tokenizer = load_tokenizer(work / "tokenizer.json")
-    scenario = load_corpus(work / "corpus").small_talk.training[0]
-    ids = torch.tensor([tokenizer.encode(" ".join(scenario.questions)).ids[: SHAPE.context_length]])
-    with torch.no_grad():
-        return float(torch.nn.functional.cross_entropy(model(ids[:, :-1])[0], ids[0, 1:]))
+def chat_loss(model: LlamaForTraining, work: Path) -> float:
+    """Return the mean loss of the model on a dialogue that it may have seen, in nats per token."""
+    writer = ChatWriter(load_tokenizer(work / "tokenizer.json"), user_weight=1.0)
+    return held_out_loss(model, load_corpus(work / "corpus"), writer)
 
 
 def test_the_rate_rises_stays_and_falls_to_zero(work: Path) -> None:

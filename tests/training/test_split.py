@@ -1,11 +1,20 @@
 """Nothing that judges the model may be among what it is trained on."""
 
+import numpy as np
 import pytest
 
 from padlite_training.corpus import own_chats
 from padlite_training.recipe import HELD_OUT_OWN, HELD_OUT_SCENARIOS, SAME_ANSWER_SCENARIO
 from padlite_training.sources import own_answers, own_small_talk
-from padlite_training.split import Scenario, SmallTalkSplit, fingerprint, scenarios_from, split_small_talk
+from padlite_training.split import (
+    PUBLIC_SHARE,
+    Scenario,
+    SmallTalkSplit,
+    drawing_chances,
+    fingerprint,
+    scenarios_from,
+    split_small_talk,
+)
 from padlite_training.styles import PUBLIC_STYLES, STYLES
 
 WORDS = ["red", "blue", "green", "tall", "small", "quick", "slow", "warm", "cold", "loud"]
@@ -110,3 +119,16 @@ def test_own_chats_alternate_and_hold_nothing_that_is_judged() -> None:
     for chat in chats:
         assert len(chat.turns) % 2 == 0, chat.turns[0]
         assert not held & {fingerprint(turn) for turn in chat.turns[::2]}
+
+
+def test_however_many_own_scenarios_there_are_the_public_ones_keep_their_share() -> None:
+    public = [scenario("ms-0", WORDS), scenario("ms-1", WORDS[:5])]
+    own = [scenario(f"own-{number}", WORDS[:3]) for number in range(300)]
+    for mixed in (public + own, public + own[:7]):
+        chances = drawing_chances(mixed, power=1.0)
+        assert chances.sum() == pytest.approx(1.0)
+        assert chances[:2].sum() == pytest.approx(PUBLIC_SHARE)
+        assert chances[0] == pytest.approx(2 * chances[1])
+        assert np.ptp(chances[2:]) == pytest.approx(0.0)
+    assert drawing_chances(own, power=0.5).sum() == pytest.approx(1.0)
+    assert drawing_chances(public, power=0.0) == pytest.approx([0.5, 0.5])

@@ -225,7 +225,8 @@ def held_out_loss(model: LlamaForTraining, corpus: Corpus, writer: ChatWriter, *
     """Return the mean loss in nats per token over both sides of held-out self dialogues."""
     total, count, device = 0.0, 0.0, model.table.weight.device
     for dialogue in corpus.held_out_dialogues[:limit]:
-        document = writer.chat([], [writer.encode(turn) for turn in dialogue.turns], user_weight=1.0)
+        turns = [writer.encode(turn) for turn in dialogue.turns]
+        document = writer.chat(writer.encode(dialogue.system), turns, user_weight=1.0)
         tokens = torch.tensor([document.tokens[: model.shape.context_length]], device=device)
         weights = torch.tensor([float(w >= 1.0) for w in document.weights], device=device)[: tokens.shape[1]]
         losses = functional.cross_entropy(model(tokens[:, :-1])[0], tokens[0, 1:], reduction="none")

@@ -30,11 +30,11 @@ logger = logging.getLogger(__name__)
 LICENCE = "Apache-2.0"
 
 
-def make_corpus(places: Places, recipe: Recipe) -> None:
+def make_corpus(places: Places) -> None:
     """Stage 1: read the sources and split them."""
     if (places.corpus / "texts.json").is_file():
         return
-    corpus = build_corpus(places.data, more=recipe.more_text)
+    corpus = build_corpus(places.data)
     save_corpus(corpus, places.corpus)
     logger.info("corpus: %d scenarios of small talk, %d chats", len(corpus.small_talk.training), len(corpus.dialogues))
 
@@ -126,8 +126,16 @@ def fit(places: Places, recipe: Recipe) -> None:
     facts.save(places.facts("head"))
 
 
+def read_texts(places: Places) -> None:
+    """Stage 7: let the head learn which weights a person's own words stand for."""
+    from padlite_training.told import add_text_map
+
+    if not places.facts("texts").is_file():
+        add_text_map(places.gguf, places.reward).save(places.facts("texts"))
+
+
 def judge(places: Places, recipe: Recipe) -> None:
-    """Stage 7: measure what the bundle does on held-out questions."""
+    """Stage 8: measure what the bundle does on held-out questions."""
     from padlite.backends.onnx import OnnxHead
     from padlite_training.evaluate import ANSWER_LIMIT, evaluate, shortfalls, table
 
@@ -144,7 +152,7 @@ def judge(places: Places, recipe: Recipe) -> None:
 
 
 def compare_rivals(places: Places, recipe: Recipe) -> None:
-    """Stage 8: what `padlite eval` says of the head and of simpler ways."""
+    """Stage 9: what `padlite eval` says of the head and of simpler ways."""
     from padlite_training.compare import compare
 
     compare(places, recipe.comparison, _Logged())
@@ -170,7 +178,7 @@ def build(places: Places, recipe: Recipe, *, device: str = "auto", earlier: Bund
     """
     places.work.mkdir(parents=True, exist_ok=True)
     places.out.mkdir(parents=True, exist_ok=True)
-    make_corpus(places, recipe)
+    make_corpus(places)
     if earlier is not None:
         take_start(places, recipe, earlier)
     make_tokenizer(places, recipe)
@@ -180,6 +188,7 @@ def build(places: Places, recipe: Recipe, *, device: str = "auto", earlier: Bund
     make_gguf(places, recipe)
     gather(places, recipe)
     fit(places, recipe)
+    read_texts(places)
     judge(places, recipe)
     compare_rivals(places, recipe)
     card.write(places.out, places.work, recipe, licence=LICENCE)
@@ -205,12 +214,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--config", choices=RECIPES, default="tiny", help="tiny: two processor cores; small: a GPU")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the base is trained")
     parser.add_argument("--start-from", type=Path, metavar="BUNDLE", help="folder of a bundle whose base learns on")
+    parser.add_argument("--focus-minutes", type=float, metavar="M", help="how long the second phase takes")
     parser.add_argument("--rush", type=float, metavar="SECONDS", help="try the chain: so much training per phase only")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for noisy in ("padlite", "gguf"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     recipe = RECIPES[options.config] if options.rush is None else rushed(RECIPES[options.config], options.rush)
+    if options.focus_minutes is not None:
+        recipe = replace(recipe, focus=replace(recipe.focus, budget_s=60.0 * options.focus_minutes))
     places = Places(data=options.data, out=options.out, work=options.work)
     try:
         earlier = load_bundle(options.start_from) if options.start_from else None

@@ -9,7 +9,7 @@ from padlite.bundle import Bundle, write_manifest
 from padlite_training.compare import JUDGED
 from padlite_training.corpus import load_small_talk
 from padlite_training.evaluate import BARS, LOSS_BAR, PLAIN, SETS, shortfalls, table
-from padlite_training.facts import Answered, BaseFacts, Compared, Evaluation, HeadFacts, Standing
+from padlite_training.facts import Answered, BaseFacts, Compared, Evaluation, HeadFacts, Standing, TextFacts
 from padlite_training.recipe import HELD_OUT_SCENARIOS, Recipe
 from padlite_training.sources import OWN_SMALL_TALK, SOURCES
 from padlite_training.split import SmallTalkSplit
@@ -26,6 +26,7 @@ class Measured:
 
     base: BaseFacts
     head: HeadFacts
+    texts: TextFacts
     evaluation: Evaluation
     split: SmallTalkSplit
     rivals: dict[str, Compared]
@@ -36,6 +37,7 @@ class Measured:
         return cls(
             base=BaseFacts.load(work / "base.json"),
             head=HeadFacts.load(work / "head.json"),
+            texts=TextFacts.load(work / "texts.json"),
             evaluation=Evaluation.load(work / "evaluation.json"),
             split=load_small_talk(work / "corpus"),
             rivals={name: Compared.load(work / f"rivals-{name}.json") for name in JUDGED},
@@ -138,6 +140,13 @@ def _training(measured: Measured, recipe: Recipe) -> str:
     lines.append(
         f"- head: rank {head.rank}, {head.states:,} states of {head.answers:,} answers, best after epoch {head.epochs}"
         f"; share of the teacher's KL explained on validation scenarios: {head.explained:.2f}"
+    )
+    texts = measured.texts
+    lines.append(
+        f"- text map: {texts.texts} texts; of {texts.judged} everyday texts that it wasn't fitted to (five folds) the "
+        f"strongest weight is that of the style asked for in {100 * texts.right:.0f} % (chance "
+        f"{100 / len(STYLES):.0f} %), of {texts.without} that ask for nothing {100 * texts.quiet:.0f} % leave every "
+        "weight small"
     )
     lines.append(
         f"\nHeld-out self dialogues: {base.held_out_loss:.2f} nats per token (perplexity "

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from padlite_training import sources
-from padlite_training.recipe import FIRST_OWN, HELD_OUT_DIALOGUES, SPLIT_SEED
+from padlite_training.recipe import HELD_OUT_DIALOGUES, SPLIT_SEED
 from padlite_training.split import Scenario, SmallTalkSplit, fingerprint, scenarios_from, split_small_talk, tidy
+from padlite_training.styles import PEOPLE_SENTENCE
 
 PLACEHOLDER = re.compile(r"[\[\]<>{}]|\buser ?\d|\(name\)|\bpersonas?\b", re.IGNORECASE)
 STORY_WORDS = 600
@@ -40,22 +41,19 @@ class Corpus:
     texts: tuple[str, ...] = field(default=())
 
 
-def build_corpus(data: Path, *, more: bool = False) -> Corpus:
-    """Read every source under *data* and return the corpus. Raises NotFoundError when a source is absent.
-
-    *more* is `Recipe.more_text`.
-    """
+def build_corpus(data: Path) -> Corpus:
+    """Read every source under *data* and return the corpus. Raises NotFoundError when a source is absent."""
     self_dialogues = list(_self_dialogues(data))
     random.Random(SPLIT_SEED).shuffle(self_dialogues)
     texts = [*_stories(data), *_tales(data)]
     kept = self_dialogues[HELD_OUT_DIALOGUES:]
     words = Counter(word for dialogue in kept for turn in dialogue.turns for word in turn.lower().split())
-    small_talk = read_small_talk(data, more=more)
+    small_talk = read_small_talk(data)
     return Corpus(
         small_talk=small_talk,
         dialogues=(
             *kept,
-            *(own_chats(small_talk) if more else ()),
+            *own_chats(small_talk),
             *_persona_chats(data),
             *_definitions(data, words),
             *_story_requests(texts),
@@ -65,11 +63,10 @@ def build_corpus(data: Path, *, more: bool = False) -> Corpus:
     )
 
 
-def read_small_talk(data: Path | None, *, more: bool = False) -> SmallTalkSplit:
-    """Return the styled small talk, divided; without *data* only padlite's own, of that all if *more*."""
+def read_small_talk(data: Path | None, *, situations: int | None = None) -> SmallTalkSplit:
+    """Return the styled small talk, divided; without *data* only padlite's own, of that the first *situations*."""
     public = scenarios_from(_with_more_answers(data), prefix="ms-", key="scenario") if data else []
-    rows = sources.own_small_talk()
-    own = scenarios_from(_with_number(rows if more else rows[:FIRST_OWN]), prefix="own-", key="number")
+    own = scenarios_from(_with_number(sources.own_small_talk()[:situations]), prefix="own-", key="number")
     return split_small_talk(public, own)
 
 
@@ -155,7 +152,7 @@ def _self_dialogues(data: Path) -> Iterator[Dialogue]:
         neat = sum(turn[-1] in ".?!" for turn in turns) / max(1, len(turns))
         lonely = sum(len(re.findall(r"\bi\b", turn)) for turn in turns)
         if len(turns) >= 4 and neat >= 0.8 and lonely == 0:
-            yield Dialogue(kind="self", turns=tuple(turns))
+            yield Dialogue(kind="self", turns=tuple(turns), system=PEOPLE_SENTENCE)
 
 
 def _persona_chats(data: Path) -> Iterator[Dialogue]:
@@ -165,7 +162,7 @@ def _persona_chats(data: Path) -> Iterator[Dialogue]:
         while any(PLACEHOLDER.search(turn) for turn in turns[:2]):
             turns = turns[2:]
         if len(turns) >= 4 and all(turns) and not any(PLACEHOLDER.search(turn) for turn in turns):
-            yield Dialogue(kind="persona", turns=tuple(turns), system=persona if number % 2 else "")
+            yield Dialogue(kind="persona", turns=tuple(turns), system=persona if number % 2 else PEOPLE_SENTENCE)
 
 
 def own_chats(small_talk: SmallTalkSplit) -> Iterator[Dialogue]:

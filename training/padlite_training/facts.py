@@ -97,6 +97,30 @@ class HeadFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TextFacts:
+    """The text map, fitted to *texts*: on everyday ones that it wasn't fitted to.
+
+    *right* is the share of *judged* texts whose strongest weight is that of the style they ask for; *quiet* the share
+    of the texts *without* a wish that leave every weight small.
+    """
+
+    texts: int
+    judged: int
+    right: float
+    without: int
+    quiet: float
+
+    def save(self, path: Path) -> None:
+        """Write the record to *path*."""
+        _write(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Return the record at *path*."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """One set of held-out questions.
 

@@ -21,7 +21,7 @@ from padlite.template import Message
 from padlite_training.base_gguf import open_base
 from padlite_training.corpus import Dialogue
 from padlite_training.recipe import HeadTraining
-from padlite_training.split import Scenario
+from padlite_training.split import Scenario, drawing_chances
 from padlite_training.styles import SENTENCES, STYLES
 from padlite_training.teacher import ContrastTeacher, TaughtState
 
@@ -86,9 +86,10 @@ def harvest(
     teacher = ContrastTeacher(base, [SENTENCES[style][0] for style in STYLES], candidates=plan.candidates)
     states: list[TaughtState] = []
     marks: list[tuple[int, bool, bool]] = []
+    chances = drawing_chances(scenarios, power=0.0)
     began = time.monotonic()
     for number in range(plan.answers):
-        errand = _errand(rng, scenarios, ordinary)
+        errand = _errand(rng, scenarios, ordinary, chances)
         found = _answer(teacher, errand, rng, limit=plan.answer_tokens)
         states += found
         marks += [(errand.group, errand.group in held, not errand.push.any())] * len(found)
@@ -127,7 +128,9 @@ def _harvest_share(
         return harvest(base, scenarios, ordinary, plan, share=share)
 
 
-def _errand(rng: np.random.Generator, scenarios: Sequence[Scenario], ordinary: Sequence[Dialogue]) -> Errand:
+def _errand(
+    rng: np.random.Generator, scenarios: Sequence[Scenario], ordinary: Sequence[Dialogue], chances: FloatArray
+) -> Errand:
     push = np.zeros(len(STYLES), dtype=np.float32)
     style = int(rng.integers(len(STYLES)))
     temperature = 0.0
@@ -146,7 +149,7 @@ def _errand(rng: np.random.Generator, scenarios: Sequence[Scenario], ordinary: S
         opening = ordinary[int(rng.integers(len(ordinary)))].turns[0]
         messages, group = (*history, Message(role="user", content=opening)), -1
     else:
-        group = int(rng.integers(len(scenarios)))
+        group = int(rng.choice(len(scenarios), p=chances))
         messages = (*history, _question(rng, scenarios[group]))
     return Errand(messages=messages, push=push, temperature=temperature, group=group)
 

@@ -28,7 +28,7 @@ def pack(places: Places, recipe: Recipe, archive: Path, *, limit_mb: float = LIM
     Raises UsageError, and leaves no file, when it is larger than *limit_mb*.
     """
     places.work.mkdir(parents=True, exist_ok=True)
-    make_corpus(places, recipe)
+    make_corpus(places)
     make_tokenizer(places, recipe)
     pack_files(archive, [*sorted(places.corpus.iterdir()), places.tokenizer], folder=places.work)
     size_mb = archive.stat().st_size / 1e6

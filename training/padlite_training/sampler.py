@@ -13,14 +13,17 @@ from tokenizers import Tokenizer
 
 from padlite_training.chat_format import CONTROL_TOKENS
 from padlite_training.corpus import Corpus, Dialogue
-from padlite_training.split import Scenario
-from padlite_training.styles import NEUTRAL_SENTENCES, SENTENCES, STYLES
+from padlite_training.split import Scenario, drawing_chances
+from padlite_training.styles import NEUTRAL_SENTENCES, PLAIN_STYLE, SENTENCES, STYLES
 
 SHARES = {"self": 0.22, "persona": 0.14, "chat": 0.16, "story": 0.04, "text": 0.07, "definition": 0.03}
 """In which proportions the kinds of text that are there divide the tokens that small talk leaves."""
 
 SIZE_POWER = 0.85
 """A scenario is drawn in proportion to the number of its questions to this power."""
+
+PLAIN_STYLE_SHARE = 0.3
+"""How often the answer is in `PLAIN_STYLE` where no style is asked for; the other styles share the rest."""
 
 EXCHANGES = (0.5, 0.2, 0.12, 0.1, 0.08)
 """The chance of 1, 2, ... exchanges in a dialogue of small talk."""
@@ -88,8 +91,9 @@ class SmallTalk:
         self.waiting: list[Document] = []
         self.sentences = {style: [writer.encode(text) for text in SENTENCES[style]] for style in STYLES}
         self.neutral = [writer.encode(text) for text in NEUTRAL_SENTENCES]
-        sizes = np.array([len(questions) for questions in self.questions]) ** SIZE_POWER
-        self.chances = sizes / sizes.sum()
+        self.chances = drawing_chances(scenarios, power=SIZE_POWER)
+        others = (1.0 - PLAIN_STYLE_SHARE) / (len(STYLES) - 1)
+        self.voices = np.array([PLAIN_STYLE_SHARE if style == PLAIN_STYLE else others for style in STYLES])
 
     def _wordings(self, question: str) -> list[list[int]]:
         bare = question.rstrip("?!.")
@@ -117,7 +121,8 @@ class SmallTalk:
     def _unstyled(self, rng: np.random.Generator) -> Document:
         system = self.neutral[rng.integers(len(self.neutral))] if rng.random() < 0.1 else []
         asked = self._asked(rng)
-        return self._chat(system, [(w, self.answers[n][STYLES[rng.integers(len(STYLES))]]) for n, w in asked])
+        voices = rng.choice(len(STYLES), len(asked), p=self.voices)
+        return self._chat(system, [(w, self.answers[n][STYLES[v]]) for (n, w), v in zip(asked, voices, strict=True)])
 
     def _asked(self, rng: np.random.Generator) -> list[tuple[int, list[int]]]:
         """Return the scenarios of one dialogue, each with a question."""

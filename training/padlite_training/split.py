@@ -10,6 +10,9 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from padlite_training.recipe import (
     HELD_OUT_OWN,
     HELD_OUT_SCENARIOS,
@@ -22,6 +25,9 @@ from padlite_training.styles import STYLES
 
 NEAR_REPEAT = 0.8
 
+PUBLIC_SHARE = 0.4
+"""How often a scenario that is drawn is a public one, however many of padlite's own there are."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
@@ -30,6 +36,11 @@ class Scenario:
     name: str
     questions: tuple[str, ...]
     answers: dict[str, str]
+
+    @property
+    def public(self) -> bool:
+        """Whether it comes from ms_personality_chat."""
+        return self.name.startswith("ms-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +111,16 @@ def split_small_talk(public: Sequence[Scenario], own: Sequence[Scenario]) -> Sma
         own=held_own,
         dropped=before - after,
     )
+
+
+def drawing_chances(scenarios: Sequence[Scenario], *, power: float) -> npt.NDArray[np.float64]:
+    """Return how likely each of *scenarios* is drawn: by its number of questions to *power*; see `PUBLIC_SHARE`."""
+    sizes = np.array([len(scenario.questions) for scenario in scenarios], dtype=np.float64) ** power
+    public = np.array([scenario.public for scenario in scenarios])
+    if public.any() and not public.all():
+        sizes[public] *= PUBLIC_SHARE / sizes[public].sum()
+        sizes[~public] *= (1.0 - PUBLIC_SHARE) / sizes[~public].sum()
+    return sizes / sizes.sum()
 
 
 def _same_answers(scenario: Scenario) -> bool:

@@ -25,6 +25,9 @@ from padlite_training.styles import PUBLIC_STYLES, STYLES
 IN_WORDS_EVERY = 3
 """Every third round of pairs says in words what is preferred, for the second stage of the training."""
 
+WORDINGS_A_ROUND = 5
+"""A situation has a round of pairs for so many of its wordings, if that is more than asked for."""
+
 NEUTRAL_SHARE = 0.1
 """Of these pairs say something that asks for neither answer, and prefer either of the two."""
 
@@ -32,13 +35,14 @@ NEUTRAL_SHARE = 0.1
 def pairs_of(
     scenario: Scenario, *, styles: Sequence[str], rounds: int, in_words: bool, seed: int
 ) -> Iterator[dict[str, str]]:
-    """Yield *rounds* pairs for each of *styles* that *scenario* has, as records of a file of pairs.
+    """Yield pairs for each of *styles* that *scenario* has, as records of a file of pairs.
 
-    In a round the styles stand in a circle, and each is preferred to the next one; styles that share an answer are left
-    out of it. *in_words*: some rounds name a preference instead of a dimension.
+    There are *rounds* of them, or more for a scenario that many people put into words (`WORDINGS_A_ROUND`). In a round
+    the styles stand in a circle, and each is preferred to the next one; styles that share an answer are left out of it.
+    *in_words*: some rounds name a preference instead of a dimension.
     """
     rng, told = random.Random(f"{seed} {scenario.name}"), merged([instructions(), read_texts(EVERYDAY)])
-    for number in range(rounds):
+    for number in range(max(rounds, len(scenario.questions) // WORDINGS_A_ROUND)):
         circle = _different(scenario, styles, rng)
         question = rng.choice(scenario.questions)
         for style, other in zip(circle, [*circle[1:], *circle[:1]], strict=True):
@@ -82,11 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Make preference pairs from the small talk.")
     parser.add_argument("--out", type=Path, required=True, help="the folder of the files")
     parser.add_argument("--data", type=Path, help="folder of the public text (training/README.md)")
-    parser.add_argument("--rounds", type=int, default=3, help="pairs for each style and situation")
+    parser.add_argument("--rounds", type=int, default=3, help="pairs for each style and situation, at least")
+    parser.add_argument("--situations", type=int, default=820, help="how many of padlite's own situations are taken")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     try:
-        split = read_small_talk(options.data)
+        split = read_small_talk(options.data, situations=options.situations)
         options.out.mkdir(parents=True, exist_ok=True)
         parts = {
             "train": (split.training, STYLES),

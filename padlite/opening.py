@@ -12,10 +12,12 @@ from pathlib import Path
 from padlite import settings
 from padlite.backends import llama_devices
 from padlite.backends.llama import LlamaModel, LlamaTokenizer, physical_cores
+from padlite.backends.llama_files import open_tokenizer
 from padlite.backends.llama_grammar import GrammarConstraint
 from padlite.backends.onnx import OnnxHead
 from padlite.backends.onnx_lm import OnnxLm
 from padlite.backends.onnx_reward import has_text_map, open_reward
+from padlite.backends.preflight import kind_of
 from padlite.backends.reward_tokenizer import RewardTokenizer
 from padlite.bridge import BridgedReward
 from padlite.bundle import Bundle, find_bundle, verify
@@ -222,7 +224,7 @@ def open_models(
         base = stack.enter_context(LlamaModel.open(source.base, options))
         template = chat_template(base)
         own_tokenizer: RewardTokenizer | None = None
-        if isinstance(reward, OnnxLm) and not _shares_tokenizer(reward, base):
+        if isinstance(reward, OnnxLm) and not _shares_tokenizer(reward, base.tokenizer):
             own_tokenizer = reward.own_tokenizer()
         elif reward is not None:
             require_same_base(reward, base)
@@ -299,8 +301,22 @@ def _require_told(profile: Profile, reward: OnnxHead | OnnxLm | None) -> None:
         )
 
 
-def _shares_tokenizer(reward: OnnxLm, base: LlamaModel) -> bool:
-    return reward.reads_tokens_of(vocabulary_size=base.vocabulary_size, tokenizer_sha256=base.tokenizer.sha256)
+def check_reward_lm(profile: Profile) -> None:
+    """Raise what `open_models` would if the reward LM that *profile* means, if any, doesn't fit it or its base.
+
+    Of the base only the vocabulary is read.
+    """
+    source = find_source(profile)
+    if source.reward is None or kind_of(source.reward) != "lm":
+        return
+    with open_reward(source.reward, device="cpu") as reward, open_tokenizer(source.base) as tokenizer:
+        _require_told(profile, reward)
+        if isinstance(reward, OnnxLm) and not _shares_tokenizer(reward, tokenizer):
+            reward.own_tokenizer()
+
+
+def _shares_tokenizer(reward: OnnxLm, tokenizer: LlamaTokenizer) -> bool:
+    return reward.reads_tokens_of(vocabulary_size=tokenizer.vocabulary_size, tokenizer_sha256=tokenizer.sha256)
 
 
 def chat_template(base: LlamaModel) -> ChatTemplate:
@@ -321,7 +337,7 @@ def _template(source: str, tokenizer: LlamaTokenizer) -> ChatTemplate:
 def require_same_base(reward: OnnxHead | OnnxLm, base: LlamaModel) -> None:
     """Raise RewardMismatchError unless *reward* was made for *base*."""
     if isinstance(reward, OnnxLm):
-        if not _shares_tokenizer(reward, base):
+        if not _shares_tokenizer(reward, base.tokenizer):
             raise RewardMismatchError(
                 "the reward LM has another tokenizer than this base",
                 remedy="export it for this one: padlite export reward … --base BASE.gguf",

@@ -16,6 +16,7 @@ from pathlib import Path
 
 PROFILES = {
     "ada": 'name = "Ada"\n[preferences]\ncaring = 1.0\n',
+    "joker": '[preferences.text]\nabout = "I love jokes."\n',
     "max": "[preferences]\nwitty = 1.0\n",
     "odd": "[preferences]\nunheard_of = 1.0\n",
     "pirate": '[preferences.sentences]\npirate = { text = "Answer like a pirate." }\n',

@@ -124,9 +124,12 @@ def show(profile_name: str, *, as_json: bool) -> None:
 @_profile_argument
 def check(profile_name: str) -> None:
     """Check a profile against the model it names."""
+    from padlite.opening import check_reward_lm
+
     checked = load_profile(profile_name)
     dimensions = _dimensions_of(checked)
     check_dimensions(checked, dimensions)
+    check_reward_lm(checked)
     names = ", ".join(dimension.name for dimension in dimensions) or "none"
     click.echo(f"{checked.source}: good")
     click.echo(f"it weighs {len(checked.preferences)} of the model's {len(dimensions)} dimensions: {one_line(names)}")

@@ -43,7 +43,7 @@ function showSliders() {
   Object.assign(state, { wishes: { ...chosen.weights }, strength: chosen.strength, temperature: chosen.temperature });
   find("sliders").replaceChildren(...chosen.dimensions.map((dimension, at) => {
     const wish = slider({ ...dimension, id: `wish-${at}`, label: `${at + 1} ${dimension.name}`, low: -1, high: 1, step: 0.1,
-      value: state.wishes[dimension.name] ?? 0, change: (value) => { state.wishes[dimension.name] = value; } });
+      value: { ...chosen.told, ...state.wishes }[dimension.name] ?? 0, change: (value) => { state.wishes[dimension.name] = value; } });
     hue(wish, at);
     return wish;
   }));
@@ -56,14 +56,18 @@ function showSliders() {
 }
 
 function slider({ id, label, description, low, high, step, value, change }) {
-  const shown = make("span", { className: "value", textContent: value.toFixed(1) }); // the slider itself says its value
+  const shown = make("span", { className: "value" }); // the slider itself says its value
   shown.setAttribute("aria-hidden", "true");
   const input = make("input", { id, type: "range", min: Math.min(low, value), max: Math.max(high, value), step, value });
   input.setAttribute("aria-describedby", `${id}-note`);
-  fill(input);
-  input.addEventListener("input", () => {
+  const show = () => {
     fill(input);
     shown.textContent = Number(input.value).toFixed(1);
+  };
+  show();
+  input.addEventListener("show", show);
+  input.addEventListener("input", () => {
+    show();
     change(Number(input.value));
     soon();
   });
@@ -78,12 +82,23 @@ function fill(input) { // the track is coloured between 0 and the value, whichev
   input.style.setProperty("--to", to);
 }
 
-function setWishes(weights) {
+function setWishes(weights, as = "input") { // as "show" they are shown, and not wished
   model().dimensions.forEach((dimension, at) => {
     const input = find(`wish-${at}`);
     input.value = weights[dimension.name] ?? 0;
-    input.dispatchEvent(new Event("input"));
+    input.dispatchEvent(new Event(as));
   });
+}
+
+function hear(chosen, weights, asked) { // what a text in the profile stands for is known once the model has read it
+  chosen.told = Object.fromEntries(Object.entries(weights).filter(([name]) => !(name in asked)));
+  if (chosen === model()) setWishes({ ...chosen.told, ...state.wishes }, "show");
+}
+
+function reset() {
+  state.wishes = { ...model().weights };
+  setWishes({ ...model().told, ...state.wishes }, "show");
+  soon();
 }
 
 // Answers
@@ -148,8 +163,9 @@ function panel(side, place) {
 
 async function stream(side, turn, place, run) {
   const strength = side === "plain" ? 0 : state.strength;
-  const body = { model: model().name, messages: messages(side), stream: true, temperature: state.temperature,
-    padlite: { weights: state.wishes, strength, trace: true } };
+  const chosen = model();
+  const body = { model: chosen.name, messages: messages(side), stream: true, temperature: state.temperature,
+    padlite: { weights: { ...state.wishes }, strength, trace: true } };
   const response = await ask("v1/chat/completions", { method: "POST", body: JSON.stringify(body), signal: run.controller.signal });
   turn.sides[side] = "";
   for await (const event of events(response.body)) {
@@ -159,6 +175,7 @@ async function stream(side, turn, place, run) {
     }
     if (event.error) throw new Error(event.error.message);
     const choice = event.choices[0];
+    if (choice?.padlite?.weights) hear(chosen, choice.padlite.weights, body.padlite.weights);
     if (choice?.delta.content) {
       turn.sides[side] += choice.delta.content;
       show(place, choice.delta.content, choice.padlite?.trace ?? []);
@@ -296,7 +313,7 @@ find("stop").addEventListener("click", () => { stop(); find("text").focus(); });
 find("again").addEventListener("click", answer);
 find("anew").addEventListener("click", anew);
 find("zero").addEventListener("click", () => setWishes({}));
-find("reset").addEventListener("click", () => setWishes(model().weights));
+find("reset").addEventListener("click", reset);
 find("model").addEventListener("change", () => { showSliders(); soon(); });
 find("compare").addEventListener("change", soon);
 find("unlock").addEventListener("submit", (event) => {

@@ -72,7 +72,11 @@ class Writer:
                 "finish_reason": REASONS[answer.finish_reason],
             }
             if self.request.trace:
-                choice["padlite"] = {"trace": [trace_of(chat, token) for token in answer.trace], "seed": answer.seed}
+                choice["padlite"] = {
+                    "weights": dict(chat.weights),
+                    "trace": [trace_of(chat, token) for token in answer.trace],
+                    "seed": answer.seed,
+                }
             choices.append(choice)
         return {**self._head("chat.completion"), "choices": choices, "usage": usage_of(answers)}
 
@@ -83,17 +87,17 @@ class Writer:
         *,
         finish: str | None = None,
         entries: list[Json] | None = None,
-        traces: list[Json] | None = None,
+        own: Json | None = None,
     ) -> bytes:
-        """Return one chunk of choice *index*."""
+        """Return one chunk of choice *index*; *own* is what padlite adds to it."""
         choice: Json = {
             "index": index,
             "delta": delta,
             "logprobs": {"content": entries, "refusal": None} if entries is not None else None,
             "finish_reason": finish,
         }
-        if traces:
-            choice["padlite"] = {"trace": traces}
+        if own:
+            choice["padlite"] = own
         record = {**self._head("chat.completion.chunk"), "choices": [choice]}
         return event({**record, "usage": None} if self.request.with_usage else record)
 

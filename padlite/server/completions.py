@@ -253,8 +253,9 @@ class _Choice:
         self.answer: Answer | None = None
 
     def opening(self) -> bytes:
-        """Return the chunk that says who speaks."""
-        return self._writer.chunk(self._index, {"role": "assistant", "content": "", "refusal": None})
+        """Return the chunk that says who speaks, and with a trace what that one wishes."""
+        own: Json | None = {"weights": dict(self._chat.weights)} if self._request.trace else None
+        return self._writer.chunk(self._index, {"role": "assistant", "content": "", "refusal": None}, own=own)
 
     def take(self, events: Sequence[Event]) -> bytes:
         """Return the chunks that *events* make; none while text is held back."""
@@ -275,9 +276,9 @@ class _Choice:
             return b""
         self._heard += len(text)
         tokens, self._pending = self._pending, []
-        traces: list[Json] | None = [trace_of(self._chat, each) for each in tokens] if self._request.trace else None
+        own: Json | None = {"trace": [trace_of(self._chat, each) for each in tokens]} if self._request.trace else None
         entries = self._writer.entries(self._chat, tokens)
-        return self._writer.chunk(self._index, {"content": text}, entries=entries, traces=traces)
+        return self._writer.chunk(self._index, {"content": text}, entries=entries, own=own)
 
 
 @contextlib.asynccontextmanager

@@ -113,6 +113,27 @@ def test_a_person_brings_their_own_sliders(view: Page, served: Served) -> None:
     expect(view.get_by_role("slider", name="9 pirate")).to_have_value("1")
 
 
+def test_what_a_text_stands_for_shows_when_it_is_read_and_can_be_corrected(view: Page, served: Served) -> None:
+    with padlite.open(padlite.Profile(preference_text="I love jokes.", threads=1)) as chat:
+        read = dict(chat.weights)
+    assert any(read.values())
+    _opened(view, served, "padlite-tiny@joker")
+    witty = view.get_by_role("slider", name="witty")
+    expect(witty).to_have_value("0")
+    _say(view, QUESTION)
+
+    def shown() -> dict[str, float]:
+        return {name: float(view.get_by_role("slider", name=name).input_value()) for name in read}
+
+    assert shown() == pytest.approx(read, abs=0.06)  # sliders have tenths
+    witty.press("Home")
+    _finished(view)
+    assert shown() == pytest.approx({**read, "witty": -1.0}, abs=0.06)
+    view.get_by_role("button", name="As in the profile").click()
+    _finished(view)
+    assert shown() == pytest.approx(read, abs=0.06)
+
+
 def test_a_slider_is_coloured_between_nothing_and_its_value(view: Page, served: Served) -> None:
     slider = _opened(view, served).get_by_role("slider", name="caring")
 

@@ -51,10 +51,11 @@ def test_the_reward_lm_guides_and_what_it_is_told_matters(guided_home: Home, ran
 
 def test_a_reward_lm_that_is_told_nothing_is_refused(guided_home: Home, random_base: Path) -> None:
     write_profile(guided_home, base=random_base, reward_text="")
-    refused = guided_home.run(*SAID)
-    assert refused.returncode == 2
-    assert "must be told what to prefer" in refused.stderr
-    assert "reward_text" in refused.stderr
+    for command in (SAID, ("profile", "check")):
+        refused = guided_home.run(*command)
+        assert refused.returncode == 2
+        assert "must be told what to prefer" in refused.stderr
+        assert "reward_text" in refused.stderr
 
 
 def test_a_reward_head_that_is_told_something_is_refused(
@@ -75,9 +76,10 @@ def test_a_profile_with_a_reward_lm_is_checked_like_any_other(guided_home: Home)
 
 def test_a_reward_lm_with_another_tokenizer_that_it_does_not_bring_along_is_refused(guided_home: Home) -> None:
     lms.write_lm(guided_home.folder / "lm.onnx", lms.random_weights(512, 32), context_length=512)
-    refused = guided_home.run(*SAID)
-    assert refused.returncode == 5
-    assert "another tokenizer" in refused.stderr
+    for command in (SAID, ("profile", "check")):
+        refused = guided_home.run(*command)
+        assert refused.returncode == 5
+        assert "another tokenizer" in refused.stderr
 
 
 @pytest.fixture
@@ -100,6 +102,7 @@ def test_a_reward_lm_with_its_own_tokenizer_guides(bridged_home: Home) -> None:
     plain = json.loads(bridged_home.run(*SAID, "--strength", "0").stdout)
     assert guided["changed_tokens"] > 0 == plain["changed_tokens"]
     assert guided["text"] != plain["text"]
+    assert bridged_home.run("profile", "check").returncode == 0
 
 
 @pytest.mark.parametrize(("threads", "of_a_step"), [(1, 1), (2, 1), (3, 2)])

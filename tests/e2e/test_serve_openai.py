@@ -56,10 +56,16 @@ def text_of(answer: ChatCompletion, index: int = 0) -> str:
     return text
 
 
-def stream(client: OpenAI, text: str = ASK, **fields: Any) -> list[openai.types.chat.ChatCompletionChunk]:  # noqa: ANN401 — the fields of the API
+def stream(
+    client: OpenAI,
+    text: str = ASK,
+    *,
+    model: str = MODEL,
+    **fields: Any,  # noqa: ANN401 — the fields of the API
+) -> list[openai.types.chat.ChatCompletionChunk]:
     return list(
         client.chat.completions.create(
-            model=MODEL,
+            model=model,
             messages=[{"role": "user", "content": text}],
             stream=True,
             **fields,
@@ -69,7 +75,7 @@ def stream(client: OpenAI, text: str = ASK, **fields: Any) -> list[openai.types.
 
 def test_models_and_persons_are_listed_and_a_profile_for_another_model_is_not(client: OpenAI) -> None:
     names = [model.id for model in client.models.list()]
-    assert names == [MODEL, f"{MODEL}@ada", f"{MODEL}@max", f"{MODEL}@pirate"]
+    assert names == [MODEL, f"{MODEL}@ada", f"{MODEL}@joker", f"{MODEL}@max", f"{MODEL}@pirate"]
     assert client.models.retrieve(f"{MODEL}@ada").id == f"{MODEL}@ada"
 
 
@@ -281,7 +287,9 @@ def test_padlites_own_fields_steer_and_explain(client: OpenAI) -> None:
     assert text_of(ask(client, extra_body={"padlite": {"profile": "ada"}})) == text_of(warm)
     off = {"padlite": {"profile": "ada", "strength": 0}}
     assert text_of(ask(client, extra_body=off)) == plain
-    trace = warm.model_dump()["choices"][0]["padlite"]["trace"]
+    own = warm.model_dump()["choices"][0]["padlite"]
+    assert own["weights"]["caring"] == 1.0
+    trace = own["trace"]
     assert "".join(token["text"] for token in trace) == text_of(warm)
     assert any(token["changed_by"] == "caring" for token in trace)
     chunks = stream(client, extra_body={"padlite": {"trace": True}})
@@ -289,6 +297,17 @@ def test_padlites_own_fields_steer_and_explain(client: OpenAI) -> None:
         token for chunk in chunks for token in chunk.model_dump()["choices"][0].get("padlite", {}).get("trace", [])
     ]
     assert "".join(token["text"] for token in traces) == plain
+    assert not any(chunks[0].model_dump()["choices"][0]["padlite"]["weights"].values())
+
+
+def test_what_a_text_in_the_profile_stands_for_is_told_and_goes_behind_what_is_asked(client: OpenAI) -> None:
+    with padlite.open(padlite.Profile(preference_text="I love jokes.", threads=1)) as chat:
+        read = dict(chat.weights)
+    assert any(read.values())
+    for weights in ({}, {"witty": -0.5}):
+        body = {"padlite": {"weights": weights, "trace": True}}
+        first = stream(client, model=f"{MODEL}@joker", extra_body=body)[0]
+        assert first.model_dump()["choices"][0]["padlite"] == {"weights": {**read, **weights}}
 
 
 @pytest.mark.parametrize(

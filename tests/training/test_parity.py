@@ -34,12 +34,15 @@ def model() -> LlamaForTraining:
     return model
 
 
-@pytest.mark.parametrize(("quantize", "cosine", "difference"), [(False, 0.9999, 0.005), (True, 0.99, 0.1)])
+@pytest.mark.parametrize(
+    ("weights", "cosine", "difference"), [("f32", 0.9999, 0.005), ("q8_0", 0.99, 0.1), ("q5_1", 0.9, 0.4)]
+)
 def test_the_gguf_gives_the_logits_of_the_torch_model(
-    tmp_path: Path, model: LlamaForTraining, tokenizer: Tokenizer, quantize: bool, cosine: float, difference: float
+    tmp_path: Path, model: LlamaForTraining, tokenizer: Tokenizer, weights: str, cosine: float, difference: float
 ) -> None:
     path = tmp_path / "model.gguf"
-    export_gguf(model, tokenizer, path, name="test", licence="none", quantize=quantize)
+    export_gguf(model, tokenizer, path, name="test", licence="none", weights=weights)
+    assert list(tmp_path.iterdir()) == [path]
     prompt = tokenizer.encode("Hello there, how are you doing on this very fine day? " * 2).ids
     with open_base(path) as base:
         parity = measure_parity(model, base, [prompt, prompt[5:40]])

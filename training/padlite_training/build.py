@@ -68,7 +68,7 @@ def make_gguf(places: Places, recipe: Recipe) -> None:
         return
     tokenizer, corpus = load_tokenizer(places.tokenizer), load_corpus(places.corpus)
     model = load_model(places.checkpoint("focus"), recipe.model)
-    export_gguf(model, tokenizer, places.gguf, name=places.out.name, licence=LICENCE)
+    export_gguf(model, tokenizer, places.gguf, name=places.out.name, licence=LICENCE, weights=recipe.weights)
     writer = ChatWriter(tokenizer, user_weight=1.0)
     dialogues = corpus.held_out_dialogues[:8]
     prompts = [writer.chat([], [writer.encode(t) for t in each.turns], user_weight=1.0).tokens for each in dialogues]

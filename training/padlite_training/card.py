@@ -119,7 +119,7 @@ def _size(out: Path, base: BaseFacts, recipe: Recipe, licence: str) -> str:
     return (
         f"## Size\n\nLlama architecture: {shape.layers} layers, width {shape.width}, {shape.heads} heads, feed-"
         f"forward {shape.feed_forward}, {shape.vocabulary:,} tokens, context "
-        f"{shape.context_length:,}; Q8_0. {sizes}. Licence of the weights: {licence}.\n\n"
+        f"{shape.context_length:,}; {recipe.weights.upper()}. {sizes}. Licence of the weights: {licence}.\n\n"
         f"llama.cpp on the quantized file against PyTorch, {parity.positions:,} positions: "
         f"least cosine of the logits {parity.cosine:.4f}, same best token at {100 * parity.top_one:.1f} %."
     )

@@ -1,5 +1,6 @@
 """From a checkpoint of the base model to the GGUF, and the proof that llama.cpp computes the same."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from tokenizers import Tokenizer
 
 from padlite.backends.llama import LlamaModel
+from padlite.backends.llama_files import quantize
 from padlite_training.facts import Parity
 from padlite_training.gguf_writer import gguf_name, write_llama_gguf
 from padlite_training.llama_model import LlamaForTraining
@@ -26,15 +28,31 @@ AWKWARD_TEXTS = (
 
 
 def export_gguf(
-    model: LlamaForTraining, tokenizer: Tokenizer, path: Path, *, name: str, licence: str, quantize: bool = True
+    model: LlamaForTraining, tokenizer: Tokenizer, path: Path, *, name: str, licence: str, weights: str = "q8_0"
 ) -> None:
-    """Write *model* to *path*."""
+    """Write *model* to *path*, its matrices as *weights*: q8_0, f32, or what llama.cpp makes of f32, such as q4_k_m."""
+    if weights in {"q8_0", "f32"}:
+        _write(model, tokenizer, path, name=name, licence=licence, quantize=weights == "q8_0")
+        return
+    whole, small = path.with_name(f"{path.name}.f32"), path.with_name(f"{path.name}.part")
+    try:
+        _write(model, tokenizer, whole, name=name, licence=licence, quantize=False)
+        quantize(whole, small, weights, threads=os.cpu_count() or 1)
+        small.replace(path)
+    finally:
+        for leftover in (whole, small):
+            leftover.unlink(missing_ok=True)
+
+
+def _write(
+    model: LlamaForTraining, tokenizer: Tokenizer, path: Path, *, name: str, licence: str, quantize: bool
+) -> None:
     tokens, merges = vocabulary_of(tokenizer)
-    weights = {gguf_name(key): value.detach().float().numpy() for key, value in model.named_parameters()}
+    tensors = {gguf_name(key): value.detach().float().numpy() for key, value in model.named_parameters()}
     write_llama_gguf(
         path,
         shape=model.shape,
-        tensors=weights,
+        tensors=tensors,
         tokens=tokens,
         merges=merges,
         name=name,

@@ -12,7 +12,7 @@ from padlite_training.pairs.reading import PairsError, lines_of, records_of, wro
 from padlite_training.styles import SENTENCES
 
 EVERYDAY = Path(__file__).parent / "data" / "preference_texts.jsonl"
-"""Sixteen texts for each style of the small talk and 24 that ask for nothing, written for padlite."""
+"""Some seventy texts for each style of the small talk and 55 that ask for nothing, written for padlite."""
 
 REMEDY = 'write {"dimension": "witty", "text": "I love jokes."} on each line; null asks for nothing'
 

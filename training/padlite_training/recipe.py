@@ -79,8 +79,9 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """All of it."""
+    """All of it; *weights* is how the base's matrices are stored, by llama.cpp's names."""
 
+    weights: str = "q8_0"
     model: ModelShape = field(default_factory=ModelShape)
     base: BaseTraining = field(default_factory=BaseTraining)
     focus: BaseTraining = field(
@@ -104,6 +105,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "tiny": Recipe(),
         "small": Recipe(
+            weights="q4_k_m",
             model=ModelShape(vocabulary=8192, width=512, layers=16, heads=8, feed_forward=1536),
             base=BaseTraining(budget_s=8 * 60.0, batch_tokens=65_536, row_length=512, weight_decay=0.1),
             focus=BaseTraining(

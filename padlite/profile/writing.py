@@ -126,7 +126,7 @@ model = {model}                 # `padlite models list` shows the others
 {preferences}
 
 [decoding]
-# strength = 1.0                # how hard the preferences push; 0 is the model alone
+# strength = 1.0                # how hard the preferences push, 0 is the model alone; without it, what suits the model
 # temperature = 0.0             # 0 always takes the best word; 0.8 varies
 # max_tokens = 0                # 0: until the answer ends
 

@@ -92,7 +92,7 @@ class Recipe:
     )  # fmt: skip
     head: HeadTraining = field(default_factory=HeadTraining)
     comparison: Comparison = field(default_factory=Comparison)
-    strength: float = 1.0
+    strength: float = 0.6
     candidates: int = 10
 
     @property

@@ -26,7 +26,7 @@ def bundled(tmp_path: Path) -> Home:
 
 
 def test_it_answers_in_words_and_a_style_changes_them(bundled: Home) -> None:
-    words = ("-p", "I just got a new puppy!", "--json", "-n", "40")
+    words = ("-p", "Do you like pizza?", "--json", "-n", "40")
     plain = json.loads(bundled.run(*words).stdout)
     styled = json.loads(bundled.run(*words, "-w", "enthusiastic=1").stdout)
     assert len(plain["text"].split()) >= 3

@@ -304,10 +304,11 @@ def _require_told(profile: Profile, reward: OnnxHead | OnnxLm | None) -> None:
 def check_reward_lm(profile: Profile) -> None:
     """Raise what `open_models` would if the reward LM that *profile* means, if any, doesn't fit it or its base.
 
-    Of the base only the vocabulary is read.
+    Of the base only the vocabulary is read. What came in one bundle was tried together when that was made.
     """
     source = find_source(profile)
-    if source.reward is None or kind_of(source.reward) != "lm":
+    together = source.bundle is not None and profile.reward is None
+    if source.reward is None or together or kind_of(source.reward) != "lm":
         return
     with open_reward(source.reward, device="cpu") as reward, open_tokenizer(source.base) as tokenizer:
         _require_told(profile, reward)

@@ -129,7 +129,10 @@ def _harvest_share(
 
 
 def _errand(
-    rng: np.random.Generator, scenarios: Sequence[Scenario], ordinary: Sequence[Dialogue], chances: FloatArray
+    rng: np.random.Generator,
+    scenarios: Sequence[Scenario],
+    ordinary: Sequence[Dialogue],
+    chances: npt.NDArray[np.float64],
 ) -> Errand:
     push = np.zeros(len(STYLES), dtype=np.float32)
     style = int(rng.integers(len(STYLES)))

@@ -9,6 +9,20 @@ from pathlib import Path
 from typing import Self
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is kept as a file of JSON."""
+
+    def save(self, path: Path) -> None:
+        """Write the record to *path*."""
+        path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Return the record at *path*."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+
 @dataclass(slots=True)
 class Progress:
     """How far a phase of training has come."""
@@ -33,24 +47,15 @@ class Parity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EarlierFacts:
+class EarlierFacts(Record):
     """The bundle that a training went on from: its name, and the SHA-256 of its base's GGUF."""
 
     name: str
     sha256: str
 
-    def save(self, path: Path) -> None:
-        """Write the record to *path*."""
-        _write(path, asdict(self))
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Return the record at *path*."""
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BaseFacts:
+class BaseFacts(Record):
     """The base model: number of weights, the phases of its training, its loss on held-out dialogues, its parity.
 
     The first phase is the training of *earlier*, if it went on from a bundle.
@@ -62,10 +67,6 @@ class BaseFacts:
     parity: Parity
     earlier: EarlierFacts | None = None
 
-    def save(self, path: Path) -> None:
-        """Write the record to *path*."""
-        _write(path, asdict(self))
-
     @classmethod
     def load(cls, path: Path) -> Self:
         """Return the record at *path*."""
@@ -76,7 +77,7 @@ class BaseFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeadFacts:
+class HeadFacts(Record):
     """The reward head: *explained* is the share of the teacher's KL it accounts for on validation scenarios."""
 
     states: int
@@ -86,18 +87,9 @@ class HeadFacts:
     explained: float
     scales: list[float]
 
-    def save(self, path: Path) -> None:
-        """Write the record to *path*."""
-        _write(path, asdict(self))
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Return the record at *path*."""
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TextFacts:
+class TextFacts(Record):
     """The text map, fitted to *texts*: on everyday ones that it wasn't fitted to.
 
     *right* is the share of *judged* texts whose strongest weight is that of the style they ask for; *quiet* the share
@@ -109,15 +101,6 @@ class TextFacts:
     right: float
     without: int
     quiet: float
-
-    def save(self, path: Path) -> None:
-        """Write the record to *path*."""
-        _write(path, asdict(self))
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Return the record at *path*."""
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +139,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
+class Evaluation(Record):
     """What the bundle does on each held-out set at *strength* with *candidates*.
 
     *classifier_accuracy* by the number of styles that the classifier tells apart.
@@ -167,10 +150,6 @@ class Evaluation:
     classifier_accuracy: dict[int, float]
     figures: dict[str, Figures]
     answered: dict[str, list[Answered]]
-
-    def save(self, path: Path) -> None:
-        """Write the record to *path*."""
-        _write(path, asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -215,7 +194,3 @@ class Compared:
             Standing(**{name: row[name] for name in names}) for row in raw["rows"] if row["dimension"] == "mean"
         )
         return cls(chance=raw["chance"], classifier_accuracy=raw["classifier_accuracy"], means=means)
-
-
-def _write(path: Path, record: dict[str, object]) -> None:
-    path.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -76,7 +76,7 @@ OWN_SMALL_TALK = Source(
     name="padlite small talk",
     licence="the licence of padlite",
     origin="training/padlite_training/data/, written for padlite",
-    use="small talk in eight styles: base model and reward head; conversations of several turns: larger base models",
+    use="small talk in eight styles: base model and reward head; conversations of several turns: base model",
 )
 
 

@@ -22,6 +22,7 @@ from padlite.text_map import Reaction, TextMap
 from padlite_training.base_gguf import open_base
 from padlite_training.facts import TextFacts
 from padlite_training.preference_texts import EVERYDAY, instructions, read_texts
+from padlite_training.reaction_scales import reaction_scales
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +32,6 @@ FOLDS = 5
 QUIET = 0.4
 """A text that asks for nothing should leave every weight below this."""
 
-_SMALLEST_SPREAD = 0.3  # of the mean spread: places of the hidden state that hardly differ hold noise
-_HIDDEN_SIZE = 3.0  # length of a standardized Δh; the signature's is about the root of m
 _SEED = 7
 
 Wanted = npt.NDArray[np.float64]
@@ -82,11 +81,10 @@ def _read(reader: TextReader, names: Sequence[str]) -> Told:
 
 def fit(told: Told, names: Sequence[str]) -> TextMap:
     """Return the map that ridge regression finds for *told*."""
-    signatures = np.stack([each.signature for each in told.reactions]).astype(np.float64)
-    hidden = np.stack([each.hidden for each in told.reactions]).astype(np.float64)
-    size = float(np.sqrt((signatures**2).mean())) or 1.0
-    spread = np.maximum(hidden.std(0), _SMALLEST_SPREAD * (float(hidden.std()) or 1.0))
-    scales = np.concatenate([np.full(len(names), size), spread * np.sqrt(hidden.shape[1]) / _HIDDEN_SIZE])
+    signatures = np.stack([each.signature for each in told.reactions])
+    hidden = np.stack([each.hidden for each in told.reactions])
+    size, spread = reaction_scales(signatures, hidden)
+    scales = np.concatenate([np.full(len(names), size), spread])
     known = np.concatenate([signatures, hidden], axis=1) / scales
     wanted = np.arctanh(WISHED) * (told.asked[:, None] == np.arange(len(names)))
     middle, level = known.mean(0), wanted.mean(0)

@@ -34,6 +34,7 @@ from padlite_training.pairs.fit import (
 )  # fmt: skip
 from padlite_training.pairs.loss import Batch, LowRankHead, pair_loss
 from padlite_training.pairs.recipe import PairTraining
+from padlite_training.reaction_scales import reaction_scales
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +42,6 @@ HELD_OUT_TEXTS = 0.2
 _FEW_TEXTS = 5  # fewer can't be divided
 _FEW_PAIRS = 20  # fewer judge nothing
 _BEGINNING = 1.0  # of M on the signature, in units of its size
-_SMALLEST_SPREAD = 0.3  # of the mean spread over all places
-_HIDDEN_SIZE = 3.0  # length of a standardized Δh; the signature's is about the root of m
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +93,8 @@ class _Map(torch.nn.Module):
         signatures = np.stack([each.signature for each in reactions])
         hidden = np.stack([each.hidden for each in reactions])
         self.count, width = signatures.shape[1], hidden.shape[1]
-        self.size = float(np.sqrt((signatures[used] ** 2).mean())) or 1.0
         self.middle = hidden[used].mean(0)
-        # Places of the hidden state that hardly differ between texts hold noise: they are not blown up.
-        self.spread = np.maximum(hidden[used].std(0), _SMALLEST_SPREAD * (float(hidden[used].std()) or 1.0))
-        self.spread *= np.sqrt(width) / _HIDDEN_SIZE
+        self.size, self.spread = reaction_scales(signatures[used], hidden[used])
         known = np.concatenate([signatures / self.size, (hidden - self.middle) / self.spread], axis=1)
         self.reactions = torch.from_numpy(known.astype(np.float32)).to(device)
         self.gains = torch.nn.Parameter(torch.full((self.count,), _BEGINNING, device=device))

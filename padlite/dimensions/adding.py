@@ -164,7 +164,7 @@ def _harvested(
 def _fitted(found: Harvest, matrix: OutputMatrix, seed: int, watch: Watch) -> fit.FittedHead:
     """Return the head fitted to the harvest, in the teacher's own scale."""
     count = found.features.shape[2]
-    options = fit.FitOptions(rank=24 + 4 * (count - 1), clamp=CLAMP, seed=seed)
+    options = fit.FitOptions(rank=32 + 4 * (count - 1), clamp=CLAMP, seed=seed)
     watch.stage("fitting", 100)
     train, held = (found.states(found.share == share) for share in (Share.TRAIN, Share.STOP))
     head = fit.fit_head(train, held, matrix.rows, options, progress=lambda share: watch.reached(100 * share))

@@ -3,7 +3,8 @@
 φ_i(s, a) = u_aᵀ z_i with u_a = Pᵀ e_a and z_i = A_iᵀ h (e_a the row of the base's output matrix). What is minimized is
 KL(teacher ‖ student) over the candidates, both softmax(base + φ_i) with φ clamped, so the numbers need not match where
 they don't matter. N states, k candidates, m dimensions, r rank, d width. Gradients are derived by hand (`gradients`)
-and checked against finite differences in the tests; the optimizer is Adam with decoupled weight decay.
+and checked against finite differences in the tests; the optimizer is Adam with decoupled weight decay, its rate falls
+to nothing over the fit.
 """
 
 import dataclasses
@@ -22,7 +23,6 @@ _log = logging.getLogger(__name__)
 
 _BATCH = 512
 _ROUND = 40  # batches between two looks at the held-out states
-_HOLD = 10  # rounds without a better head before the fit stops
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +47,13 @@ class States:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitOptions:
-    """How to fit: *clamp* in nats, *decay* and *rate* of the optimizer, so many *rounds* of 40 batches at most."""
+    """How to fit: *clamp* in nats, *decay* and first *rate* of the optimizer, so many *rounds* of 40 batches."""
 
-    rank: int = 24
+    rank: int = 32
     clamp: float = 6.0
     decay: float = 10.0
     rate: float = 1e-3
-    rounds: int = 60
+    rounds: int = 20
     seed: int = 7
 
 
@@ -171,8 +171,6 @@ def fit_head(
         if loss < best_loss:
             best, best_loss = head, loss
         progress(number / options.rounds)
-        if number - best.rounds >= _HOLD:
-            break
     return dataclasses.replace(
         best, projection=best.projection / np.float32(size_rows), maps=best.maps / np.float32(size_hidden)
     )
@@ -231,8 +229,9 @@ class _Adam:
         """Return *values* one step down their *slopes*."""
         if not self.steps:
             self._mean, self._square = ([np.zeros_like(each) for each in values] for _ in range(2))
+        rate = self._options.rate * max(0.0, 1 - self.steps / (self._options.rounds * _ROUND))
+        decay = self._options.decay
         self.steps += 1
-        rate, decay = self._options.rate, self._options.decay
         moved: list[FloatArray] = []
         for at, (value, slope) in enumerate(zip(values, slopes, strict=True)):
             self._mean[at] = np.asarray(0.9 * self._mean[at] + 0.1 * slope, dtype=np.float32)

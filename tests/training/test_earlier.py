@@ -15,7 +15,7 @@ from padlite_training.export_gguf import export_gguf, measure_parity, require_sa
 from padlite_training.facts import BaseFacts, EarlierFacts, Parity
 from padlite_training.llama_model import LlamaForTraining
 from padlite_training.places import Places
-from padlite_training.recipe import BaseTraining, ModelShape
+from padlite_training.recipe import BaseTraining, ModelShape, Recipe
 from padlite_training.sources import own_small_talk
 from padlite_training.tokenizer import load_tokenizer, train_tokenizer, vocabulary_of
 
@@ -74,3 +74,11 @@ def test_the_record_of_a_base_remembers_what_it_went_on_from(tmp_path: Path) -> 
     )
     facts.save(tmp_path / "base.json")
     assert BaseFacts.load(tmp_path / "base.json") == facts
+
+
+def test_a_base_that_goes_on_is_not_shaken_up_first() -> None:
+    recipe = Recipe()
+    focus, before = recipe.going_on().focus, recipe.focus
+    assert (focus.matrix_rate / before.matrix_rate, focus.table_rate / before.table_rate) == pytest.approx((0.4, 0.4))
+    assert focus.warmup_share + focus.decay_share == 1.0  # no stretch at the highest rate
+    assert replace(recipe, focus=before) == replace(recipe.going_on(), focus=before)

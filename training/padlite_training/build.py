@@ -180,6 +180,7 @@ def build(places: Places, recipe: Recipe, *, device: str = "auto", earlier: Bund
     places.out.mkdir(parents=True, exist_ok=True)
     make_corpus(places)
     if earlier is not None:
+        recipe = recipe.going_on()
         take_start(places, recipe, earlier)
     make_tokenizer(places, recipe)
     from padlite_training.base_training import train_phases

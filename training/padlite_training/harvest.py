@@ -5,6 +5,7 @@ sentence in the context. Shapes: N states, k candidates, m styles, d width.
 """
 
 import logging
+import math
 import multiprocessing
 import time
 from collections.abc import Sequence
@@ -79,9 +80,8 @@ def harvest(
 
     Another *share* draws other answers; which scenarios are for validation depends on the plan's seed alone.
     """
-    held = set(
-        np.random.default_rng(plan.seed).choice(len(scenarios), plan.validation_scenarios, replace=False).tolist()
-    )
+    count = math.ceil(plan.validation_share * len(scenarios))
+    held = set(np.random.default_rng(plan.seed).choice(len(scenarios), count, replace=False).tolist())
     rng = np.random.default_rng((plan.seed, share))
     teacher = ContrastTeacher(base, [SENTENCES[style][0] for style in STYLES], candidates=plan.candidates)
     states: list[TaughtState] = []

@@ -4,8 +4,11 @@ Sizes in tokens unless a name says otherwise; times in seconds. Knows nothing of
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+
+GOING_ON_RATE = 0.4
+"""Of the second phase's rates, for a base that goes on from an earlier bundle's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,19 +54,22 @@ class BaseTraining:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadTraining:
-    """How the reward head is distilled from the contrast teacher."""
+    """How the reward head is distilled from the contrast teacher.
 
-    rank: int = 16
+    The *validation_share* of the scenarios says which epoch was best and how far a dimension shifts the base: with a
+    handful of scenarios that is left to chance.
+    """
+
+    rank: int = 64
     candidates: int = 24
     answers: int = 8000
     answer_tokens: int = 40
     clamp: float = 6.0
     weight_decay: float = 0.3
     rate: float = 3e-3
-    epochs: int = 60
-    patience: int = 8
+    epochs: int = 8
     mean_shift_nats: float = 0.3
-    validation_scenarios: int = 8
+    validation_share: float = 0.05
     seed: int = 7
 
 
@@ -99,6 +105,14 @@ class Recipe:
     def phases(self) -> dict[str, BaseTraining]:
         """The phases of training the base model, in order; each has a checkpoint of its name."""
         return {"base": self.base, "focus": self.focus}
+
+    def going_on(self) -> "Recipe":
+        """Return the recipe for a base that was trained before: a full rate takes most of the time to recover from."""
+        matrix_rate, table_rate = (GOING_ON_RATE * rate for rate in (self.focus.matrix_rate, self.focus.table_rate))
+        decay_share = 1.0 - self.focus.warmup_share
+        return replace(
+            self, focus=replace(self.focus, matrix_rate=matrix_rate, table_rate=table_rate, decay_share=decay_share)
+        )
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(

@@ -100,6 +100,8 @@ def export_base(
     *converter* is a folder of llama.cpp; otherwise the matching one is looked for in *kept*, and fetched there. *pre*
     names the pre-tokenizer instead of comparing. Raises PadliteError subclasses; *out* is as it was before then.
     """
+    if out.suffix != ".gguf":
+        raise UsageError(f"{out} isn't named like a GGUF file", remedy=f"write to {out.with_suffix('.gguf')}")
     require_checkpoint(source, allow_pickle=allow_pickle)
     read_tokenizer(source)
     _require_known_quantization(quantize)

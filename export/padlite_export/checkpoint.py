@@ -122,12 +122,16 @@ def pickles_of(folder: Path) -> list[Path]:
 
 
 def require_checkpoint(folder: Path, *, allow_pickle: bool = False) -> None:
-    """Raise NotFoundError unless *folder* is a checkpoint, UsageError if it is pickled and that isn't allowed."""
+    """Raise NotFoundError unless *folder* is a checkpoint, UsageError if it is pickled and that isn't allowed.
+
+    A config.json that isn't JSON is a BackendError.
+    """
     if not folder.is_dir() or not (folder / "config.json").is_file():
         raise NotFoundError(
             f"{folder} is no checkpoint: it has no config.json",
             remedy="name a folder in Hugging Face layout; for `padlite export reward`, one of `padlite train head` too",
         )
+    _require_json(folder / "config.json")
     if not weights_of(folder):
         pickled = pickles_of(folder)
         if pickled and allow_pickle:
@@ -138,6 +142,13 @@ def require_checkpoint(folder: Path, *, allow_pickle: bool = False) -> None:
                 remedy="get the checkpoint as safetensors; if you trust whoever made it: --allow-pickle",
             )
         raise NotFoundError(f"{folder} holds no weights (model*.safetensors)", remedy="copy the whole checkpoint")
+
+
+def _require_json(path: Path) -> None:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BackendError(f"{path} can't be read: {first_line(error)}", remedy="copy it again") from error
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:

@@ -336,8 +336,14 @@ def test_what_is_no_checkpoint_is_refused_before_anything_is_fetched(source: Pat
     folder = tmp_path / "model.safetensors"
     (folder / "model.safetensors").write_bytes(b"no weights at all")
     assert "can't be read" in refused(BackendError, folder, out, nowhere).message
+    folder = shutil.copytree(source, tmp_path / "config.json")
+    (folder / "config.json").write_text('{"model_type": ')
+    assert "config.json can't be read: Expecting value" in refused(BackendError, folder, out, nowhere).message
     with pytest.raises(UsageError, match="is no folder"):
         export_base(source, tmp_path / "none" / "base.gguf", kept=tmp_path, converter=nowhere)
+    with pytest.raises(UsageError, match="isn't named like a GGUF file") as raised:
+        export_base(source, out / "base", kept=tmp_path, converter=nowhere)
+    assert raised.value.remedy == f"write to {out / 'base.gguf'}"
 
 
 def test_an_architecture_that_llama_cpp_lacks_is_named(tmp_path: Path, converter: Path) -> None:

@@ -18,7 +18,7 @@ import transformers
 from onnx import external_data_helper
 
 import padlite
-from padlite.backends.llama import LlamaModel
+from padlite.backends.llama import LlamaModel, require_gguf
 from padlite.backends.onnx_lm import OnnxLm
 from padlite.backends.reward_tokenizer import tokenizer_path
 from padlite.errors import BackendError, UsageError
@@ -110,6 +110,7 @@ def export_reward(
     otherwise. *tell* is told what is being done. Raises PadliteError subclasses; nothing is left at *out* then, unless
     it was there before.
     """
+    require_gguf(base)
     tell("reading the checkpoint" + (", pickled weights too, which may run any code" if allow_pickle else ""))
     checkpoint = read_checkpoint(source, adapter=adapter, allow_pickle=allow_pickle)
     sha256 = _tokenizer_sha256(checkpoint, base, normalized=normalized)

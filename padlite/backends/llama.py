@@ -203,7 +203,7 @@ class LlamaModel:
     def open(cls, path: Path, options: EngineOptions | None = None) -> Self:
         """Load the GGUF file at *path*. Raises NotFoundError, or BackendError with llama.cpp's reason."""
         options = options or EngineOptions()
-        _require_gguf(path)
+        require_gguf(path)
         silence()
         allowed = llama_devices.allowed(options)
         devices = None if allowed is None else llama_devices.as_list(allowed)
@@ -547,8 +547,8 @@ def _is_short_of_memory(lines: Iterable[str]) -> bool:
     return any(re.search(missing, line, re.IGNORECASE) for line in lines)
 
 
-def _require_gguf(path: Path) -> None:
-    """Raise unless *path* is a file that begins like a GGUF."""
+def require_gguf(path: Path) -> None:
+    """Raise NotFoundError or BackendError unless *path* is a file that begins like a GGUF."""
     if not path.is_file():
         raise NotFoundError(f"there is no model file {path}", remedy="check the path, or run `padlite models list`")
     try:

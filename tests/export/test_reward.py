@@ -115,6 +115,13 @@ def test_an_architecture_that_the_builder_does_not_know_is_one_clear_error(tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_base_that_is_not_there_is_refused_before_the_checkpoint_is_read(checkpoint: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    with pytest.raises(NotFoundError, match="there is no model file"):
+        export_reward(checkpoint, tmp_path / "reward.onnx", base=tmp_path / "base.gguf", tell=told.append)
+    assert told == []
+
+
 def test_a_base_that_reads_other_tokens_is_refused(checkpoint: Path, random_base: Path, tmp_path: Path) -> None:
     source = shutil.copytree(checkpoint, tmp_path / "other")
     write_tokenizer(source, 512, letters=LETTERS[::-1])

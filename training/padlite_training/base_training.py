@@ -7,7 +7,7 @@ the number of steps that fit into it depends on the machine and on what else it 
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -248,4 +248,16 @@ def load_model(checkpoint: Path, shape: ModelShape) -> LlamaForTraining:
     """Return the model of *checkpoint*, ready for use."""
     model = LlamaForTraining(shape)
     model.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["model"])
+    return model.eval()
+
+
+def load_average(checkpoints: Sequence[Path], shape: ModelShape) -> LlamaForTraining:
+    """Return the model whose weights are the mean of those of *checkpoints*, each trained on from the one before.
+
+    Where a base goes on learning it forgets some; half-way between before and after it is better than either
+    ("Model soups", ICML 2022).
+    """
+    model = LlamaForTraining(shape)
+    states = [torch.load(path, weights_only=True, map_location="cpu")["model"] for path in checkpoints]
+    model.load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})
     return model.eval()

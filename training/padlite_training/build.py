@@ -58,7 +58,7 @@ def take_start(places: Places, recipe: Recipe, earlier: Bundle) -> None:
 
 def make_gguf(places: Places, recipe: Recipe) -> None:
     """Stage 4: write the base model as a quantized GGUF and prove that llama.cpp computes the same."""
-    from padlite_training.base_training import held_out_loss, load_model, progress_of
+    from padlite_training.base_training import held_out_loss, load_average, progress_of
     from padlite_training.export_gguf import export_gguf, measure_parity, require_same_tokens
     from padlite_training.llama_model import parameter_count
     from padlite_training.sampler import ChatWriter
@@ -67,7 +67,9 @@ def make_gguf(places: Places, recipe: Recipe) -> None:
     if places.gguf.is_file() and places.facts("base").is_file():
         return
     tokenizer, corpus = load_tokenizer(places.tokenizer), load_corpus(places.corpus)
-    model = load_model(places.checkpoint("focus"), recipe.model)
+    first, last = (places.checkpoint(phase) for phase in recipe.phases)
+    going_on = places.facts("earlier").is_file()
+    model = load_average([first, last] if going_on else [last], recipe.model)
     export_gguf(model, tokenizer, places.gguf, name=places.out.name, licence=LICENCE, weights=recipe.weights)
     writer = ChatWriter(tokenizer, user_weight=1.0)
     dialogues = corpus.held_out_dialogues[:8]
@@ -80,7 +82,7 @@ def make_gguf(places: Places, recipe: Recipe) -> None:
         phases={phase: progress_of(places.checkpoint(phase)) for phase in recipe.phases},
         held_out_loss=held_out_loss(model, corpus, writer, limit=len(corpus.held_out_dialogues)),
         parity=parity,
-        earlier=EarlierFacts.load(places.facts("earlier")) if places.facts("earlier").is_file() else None,
+        earlier=EarlierFacts.load(places.facts("earlier")) if going_on else None,
     )
     facts.save(places.facts("base"))
     logger.info("base model: held-out loss %.3f nats per token, %s", facts.held_out_loss, parity)

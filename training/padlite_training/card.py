@@ -137,6 +137,8 @@ def _training(measured: Measured, recipe: Recipe) -> str:
             )
             continue
         lines.append(f"- base, {PHASES[phase]}: {minutes:.0f} minutes, {done.steps:,} steps, {done.tokens:,} tokens")
+    if base.earlier is not None:
+        lines.append("- base, as it is here: the mean of the weights before and after")
     lines.append(
         f"- head: rank {head.rank}, {head.states:,} states of {head.answers:,} answers, best after epoch {head.epochs}"
         f"; share of the teacher's KL explained on validation scenarios: {head.explained:.2f}"

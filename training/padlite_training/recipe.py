@@ -98,7 +98,7 @@ class Recipe:
     )  # fmt: skip
     head: HeadTraining = field(default_factory=HeadTraining)
     comparison: Comparison = field(default_factory=Comparison)
-    strength: float = 0.6
+    strength: float = 0.8
     candidates: int = 10
 
     @property

@@ -475,7 +475,7 @@ def test_two_readers_in_two_event_loops_do_not_disturb_each_other(loaded: padlit
 
 
 def test_sentences_of_a_profile_steer_conversations_that_are_answered_in_turns() -> None:
-    questions = ("How was your day?", "Do you like music?")
+    questions = ("How are you?", "Do you like dogs?")
     formal = dataclasses.replace(WARM, sentences={"formal": Sentence(text="Be professional.", weight=3.0)})
     with padlite.open(formal, parallel=2) as chat:
         alone = [chat.new().reply(text) for text in questions]

@@ -229,7 +229,7 @@ class _Adam:
         """Return *values* one step down their *slopes*."""
         if not self.steps:
             self._mean, self._square = ([np.zeros_like(each) for each in values] for _ in range(2))
-        rate = self._options.rate * max(0.0, 1 - self.steps / (self._options.rounds * _ROUND))
+        rate = self._options.rate * (1 - self.steps / (self._options.rounds * _ROUND))
         decay = self._options.decay
         self.steps += 1
         moved: list[FloatArray] = []

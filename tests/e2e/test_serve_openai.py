@@ -120,11 +120,8 @@ def test_the_server_the_command_line_and_the_api_give_the_same_text(
 
 
 def test_the_pirate_of_a_sentence_answers_differently(client: OpenAI) -> None:
-    texts = ("What should I do today?", "I am sad.", "Tell me about yourself.", "Do you like music?", "How are you?")
-    plain, pirate = (
-        [text_of(ask(client, text, model=model)) for text in texts] for model in (MODEL, f"{MODEL}@pirate")
-    )
-    assert plain != pirate
+    asked = "How are you?"
+    assert text_of(ask(client, asked, model=f"{MODEL}@pirate")) != text_of(ask(client, asked))
 
 
 def test_a_seed_repeats_and_another_one_does_not(client: OpenAI) -> None:

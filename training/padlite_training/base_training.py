@@ -257,7 +257,7 @@ def load_average(checkpoints: Sequence[Path], shape: ModelShape) -> LlamaForTrai
     Where a base goes on learning it forgets some; half-way between before and after it is better than either
     ("Model soups", ICML 2022).
     """
-    model = LlamaForTraining(shape)
-    states = [torch.load(path, weights_only=True, map_location="cpu")["model"] for path in checkpoints]
+    model, *others = (load_model(path, shape) for path in checkpoints)
+    states = [each.state_dict() for each in (model, *others)]
     model.load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})
-    return model.eval()
+    return model

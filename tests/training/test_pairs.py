@@ -22,7 +22,7 @@ from padlite_training.completions import Completions
 from padlite_training.distill import mean_shift
 from padlite_training.pairs import harvest as harvesting
 from padlite_training.pairs.calibration import calibrated, plain_states
-from padlite_training.pairs.fit import FittedHead, PairBatches, fit_pairs, judge_pairs, one_hot
+from padlite_training.pairs.fit import FittedHead, PairBatches, fit_pairs, judge_pairs, one_hot, train_to_the_best
 from padlite_training.pairs.harvest import Completion, Harvester, HarvestPlan, PairHarvest, plan_harvest
 from padlite_training.pairs.loss import Batch, LowRankHead, divergence, pair_loss, token_ratios
 from padlite_training.pairs.reading import Pair, PairsError, read_pairs
@@ -242,6 +242,23 @@ def test_where_there_is_no_taste_training_stops_with_nothing_learned() -> None:
     batches = PairBatches(noise, table, weights, device="cpu")
     plan = PairTraining(rank=2, rate=0.03, epochs=12, patience=2)
     assert fit_pairs(batches, np.arange(500), np.arange(500, 600), plan).epochs <= 4
+
+
+@pytest.mark.parametrize(
+    ("averaged_steps", "epochs", "kept"), [(1, 1, 4.0), (2, 1, 3.125), (100, 1, 2.5), (100, 2, 4.5)]
+)
+def test_what_is_kept_is_the_mean_over_the_last_steps(averaged_steps: int, epochs: int, kept: float) -> None:
+    module = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(module.weight)
+    judged = iter((2.0, 1.0))
+    found, _ = train_to_the_best(
+        module, torch.optim.SGD(module.parameters(), lr=1.0), np.arange(4),
+        PairTraining(batch_pairs=1, epochs=epochs, averaged_steps=averaged_steps),
+        loss=lambda part: -module.weight.sum(),  # every step adds 1
+        judge=lambda: next(judged), beaten=3.0, lower="", progress=lambda epoch, loss: None, cancelled=lambda: False,
+    )  # fmt: skip
+    assert found == epochs
+    assert module.weight.item() == pytest.approx(kept)
 
 
 def test_numbers_that_are_none_stop_the_training_with_the_step_and_a_remedy() -> None:

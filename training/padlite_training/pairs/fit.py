@@ -6,10 +6,12 @@ The states stay on disk and are read batch by batch. Knows neither the base mode
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from padlite.errors import DecodingCancelled, PadliteError
 from padlite.seams import FloatArray
@@ -152,13 +154,15 @@ def train_to_the_best(
 ) -> tuple[int, float]:
     """Train *module* until *judge* finds it no better, and return the best epoch and its loss; it stays as it was then.
 
-    *loss* is that of some of *training*, which every epoch takes in another order, drawn with the plan's seed. What
-    doesn't get below *beaten*, the loss before, counts as epoch 0. Raises DecodingCancelled, and PadliteError when a
-    loss is no number: *lower* is the option that lowers the rate.
+    What is judged and kept is the running mean of the weights over about the plan's *averaged_steps*: the last step
+    alone says more about the last batch. *loss* is that of some of *training*, which every epoch takes in another
+    order, drawn with the plan's seed. What doesn't get below *beaten*, the loss before, counts as epoch 0. Raises
+    DecodingCancelled, and PadliteError when a loss is no number: *lower* is the option that lowers the rate.
     """
     order = np.random.default_rng(plan.seed)
     best, best_epoch, step = beaten, 0, 0
-    kept = {name: value.clone() for name, value in module.state_dict().items()}
+    kept = _copied(module)
+    mean = AveragedModel(module, avg_fn=partial(_running_mean, over=plan.averaged_steps))
     for epoch in range(1, plan.epochs + 1):
         for part in chunks(order.permutation(training), plan.batch_pairs):
             if cancelled():
@@ -169,16 +173,28 @@ def train_to_the_best(
             require_number(found.item(), step, lower)
             found.backward()
             optimizer.step()
+            mean.update_parameters(module)
+        now = _copied(module)
+        module.load_state_dict(mean.module.state_dict())
         judged = judge()
         require_number(judged, step, lower)
         progress(epoch, judged)
         if judged < best - 1e-4:
-            best, best_epoch = judged, epoch
-            kept = {name: value.clone() for name, value in module.state_dict().items()}
+            best, best_epoch, kept = judged, epoch, _copied(module)
         if epoch - best_epoch > plan.patience:
             break
+        module.load_state_dict(now)
     module.load_state_dict(kept)
     return best_epoch, best
+
+
+def _running_mean(mean: torch.Tensor, now: torch.Tensor, count: torch.Tensor | int, *, over: int) -> torch.Tensor:
+    """Return the *mean* of *count* weights with one more, *now*; from *over* on the older ones fade."""
+    return mean + (now - mean) / min(int(count) + 1, over)
+
+
+def _copied(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
 
 
 @torch.no_grad()

@@ -7,6 +7,8 @@ sentence in the context. Shapes: N states, k candidates, m styles, d width.
 import logging
 import math
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -115,10 +117,22 @@ def harvest_in_parallel(
     """Return the same as `harvest` with the answers shared among *processes*, each with its own copy of the model."""
     part = replace(plan, answers=-(-plan.answers // processes))
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent) as pool:
         jobs = [pool.submit(_harvest_share, gguf, scenarios, ordinary, part, share) for share in range(processes)]
         parts = [job.result() for job in jobs]
     return Harvest(**{f.name: np.concatenate([getattr(each, f.name) for each in parts]) for f in fields(Harvest)})
+
+
+def end_with_parent() -> None:
+    """Let this process end when the one that started it is killed; it would work on for nobody."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _harvest_share(

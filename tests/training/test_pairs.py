@@ -13,11 +13,12 @@ from click.testing import CliRunner
 
 from padlite.backends.llama import LlamaModel
 from padlite.backends.onnx import OnnxHead
+from padlite.bundle import find_bundle
 from padlite.errors import DecodingCancelled, PadliteError, UsageError
 from padlite.opening import chat_template, require_same_base
 from padlite.scoring import top_k
 from padlite.seams import FloatArray, Message
-from padlite_training.commands import train
+from padlite_training.commands import base_of, train
 from padlite_training.completions import Completions
 from padlite_training.distill import mean_shift
 from padlite_training.pairs import harvest as harvesting
@@ -343,6 +344,15 @@ def test_the_command_writes_a_head_that_its_base_accepts(
     assert isinstance(error, UsageError)
     assert "--force" in error.remedy
     assert run(*arguments, "--force")[0] == 0
+
+
+def test_a_base_is_named_by_its_file_its_bundle_or_the_bundles_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = find_bundle("padlite-tiny").base
+    monkeypatch.chdir(base.parent.parent)
+    for named in ("padlite-tiny", "./padlite-tiny", str(base.parent), str(base), "./padlite-tiny/base.gguf"):
+        assert base_of(named).samefile(base), named
+    with pytest.raises(PadliteError, match="nowhere"):
+        base_of("./nowhere")
 
 
 def test_pairs_without_dimensions_teach_nothing(random_base: Path, tmp_path: Path) -> None:

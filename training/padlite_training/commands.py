@@ -32,7 +32,7 @@ def train() -> None:
 
 
 @train.command()
-@click.option("--model", required=True, metavar="GGUF|NAME", help="The base model: a GGUF file, or a bundle's name.")
+@click.option("--model", required=True, metavar="NAME|PATH", help="The base model: a bundle or a GGUF file.")
 @click.option("--pairs", required=True, type=click.Path(path_type=Path), help="Preference pairs, a JSON object a line.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder of the head.")
 @click.option("--rank", default=_DEFAULTS.rank, show_default=True, help="Rank of the head.")
@@ -106,7 +106,7 @@ def head(
 @click.command()
 @click.option("--pairs", required=True, type=click.Path(path_type=Path), help="Preference pairs, a JSON object a line.")
 @click.option("--profile", "-P", "profile_name", metavar="NAME|FILE", help="The model and the decoding of a profile.")
-@click.option("--model", metavar="GGUF|NAME", help="A GGUF file, or a bundle's name.")
+@click.option("--model", metavar="NAME|PATH", help="A bundle or a GGUF file.")
 @click.option("--reward", type=click.Path(path_type=Path), help="A reward head for it.")
 @click.option(
     "--reference", type=click.Path(path_type=Path),
@@ -179,11 +179,7 @@ def _profile_of(name: str | None, model: str | None, reward: Path | None, thread
     """Return the profile of this name, or an empty one, on *model* with *reward* where they are given."""
     profile = load_profile(name) if name is not None else Profile()
     if model is not None:
-        profile = (
-            dataclasses.replace(profile, base=base_of(model).absolute(), reward=None)
-            if _is_file(model)
-            else dataclasses.replace(profile, model=model, base=None, reward=None)
-        )
+        profile = profile.on_model(model)
     if threads:
         profile = dataclasses.replace(profile, threads=threads)
     return profile if reward is None else dataclasses.replace(profile, reward=reward.absolute())
@@ -257,15 +253,10 @@ def _extra(name: str) -> Iterator[None]:
         ) from error
 
 
-def _is_file(model: str) -> bool:
-    """Tell whether *model* means a GGUF file and not a bundle."""
-    path = Path(model)
-    return path.suffix.lower() == ".gguf" or len(path.parts) > 1 or path.is_file()
-
-
 def base_of(model: str) -> Path:
-    """Return the GGUF that *model* means: a file, or a bundle's base."""
-    return Path(model).expanduser() if _is_file(model) else find_bundle(model).base
+    """Return the GGUF that *model* means: a file, or the base of a bundle, by its name or the path of its folder."""
+    meant = Profile().on_model(model)
+    return meant.base or find_bundle(meant.model).base
 
 
 def _print_report(report: "Report", out: Path) -> None:

@@ -24,7 +24,7 @@ def compared(tmp_path: Path) -> Compared:
         replace(ROW, dimension="witty"),
         ROW,
     )
-    evaluation = Evaluation(rows=rows, classifier_accuracy=0.86, chance=0.2, examples=())
+    evaluation = Evaluation(rows=rows, classifier_accuracy=0.86, preferred_steering=0.6, chance=0.2, examples=())
     path = tmp_path / "rivals.json"
     path.write_text(json.dumps(evaluation.as_record()), encoding="utf-8")
     return Compared.load(path)

@@ -1,5 +1,6 @@
 """`padlite eval`: figures are what their names say, nothing is judged on what was learned, all rivals are compared."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -13,7 +14,15 @@ from padlite.errors import PadliteError, UsageError
 from padlite.seams import Message
 from padlite_training.commands import evaluate as command
 from padlite_training.judging.classifier import AnswerClassifier
-from padlite_training.judging.evaluation import Row, distinct, evaluate, mean_and_error, mean_row, questions_of
+from padlite_training.judging.evaluation import (
+    Evaluation,
+    Row,
+    distinct,
+    evaluate,
+    mean_and_error,
+    mean_row,
+    questions_of,
+)
 from padlite_training.judging.speaker import KnownAnswer, Reply
 from padlite_training.pairs.reading import Pair, PairsError
 from padlite_training.random_head import write_random_head
@@ -55,15 +64,28 @@ class Follower:
         return [[0.0, 0.0], wanted]
 
 
-def judged() -> dict[tuple[float, str], Row]:
-    questions = questions_of(PAIRS, prompts=6, pairs_each=10)
+def evaluated(pairs: Sequence[Pair]) -> Evaluation:
     classifier = AnswerClassifier(
         [p.chosen for p in PAIRS], [str(p.dimension) for p in PAIRS], [p.group for p in PAIRS]
     )
-    evaluation = evaluate(Speaker(), [Follower()], questions, classifier)  # type: ignore[arg-type]
+    questions = questions_of(pairs, prompts=6, pairs_each=10)
+    return evaluate(Speaker(), [Follower()], questions, classifier)  # type: ignore[arg-type]
+
+
+def judged() -> dict[tuple[float, str], Row]:
+    evaluation = evaluated(PAIRS)
     assert evaluation.classifier_accuracy == 1.0
     assert evaluation.chance == 0.5
     return {(row.strength, row.dimension): row for row in evaluation.rows}
+
+
+@pytest.mark.parametrize(("weight", "seen"), [(1.0, 0.5), (-1.0, 1.0)])
+def test_the_preferred_answers_tell_how_much_the_classifier_could_see(weight: float, seen: float) -> None:
+    turned = [
+        dataclasses.replace(p, chosen=p.rejected, rejected=p.chosen, weight=weight) if p.dimension == "gloomy" else p
+        for p in PAIRS
+    ]
+    assert evaluated(turned).preferred_steering == seen
 
 
 def test_every_figure_is_what_its_name_says() -> None:

@@ -60,10 +60,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """All rows, the classifier's own accuracy on groups it hasn't seen, chance (1 / dimensions), and some answers."""
+    """All rows, how far the classifier can be trusted, chance (1 / dimensions), and some answers.
+
+    *classifier_accuracy* is its own on groups that it hasn't seen, *preferred_steering* the share of the judged pairs'
+    preferred answers in which it sees the dimension (mean over dimensions): what a way to steer would get that says
+    exactly these.
+    """
 
     rows: tuple[Row, ...]
     classifier_accuracy: float
+    preferred_steering: float
     chance: float
     examples: tuple[Mapping[str, str | float], ...]
 
@@ -75,6 +81,7 @@ class Evaluation:
         """Return everything for JSON."""
         return {
             "classifier_accuracy": self.classifier_accuracy,
+            "preferred_steering": self.preferred_steering,
             "chance": self.chance,
             "rows": [asdict(row) | {"perplexity": row.perplexity} for row in self.rows],
             "examples": [dict(each) for each in self.examples],
@@ -147,9 +154,18 @@ def evaluate(
     return Evaluation(
         rows=tuple(rows),
         classifier_accuracy=classifier.accuracy,
+        preferred_steering=_preferred_steering(questions, classifier),
         chance=1 / len(classifier.labels),
         examples=tuple(examples),
     )
+
+
+def _preferred_steering(questions: Questions, classifier: AnswerClassifier) -> float:
+    shares = []
+    for dimension, pairs in questions.pairs.items():
+        preferred = [pair.chosen if pair.weight > 0 else pair.rejected for pair in pairs]
+        shares.append(np.mean([name == dimension for name in classifier.name(preferred)]))
+    return float(np.mean(shares))
 
 
 def _reply(

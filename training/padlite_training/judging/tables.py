@@ -16,7 +16,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
     console.print(_by_dimension(evaluation))
     console.print(
         f"Mean ± standard error. Chance is {evaluation.chance:.2f}; the classifier itself is right on "
-        f"{evaluation.classifier_accuracy:.0%} of answers of groups that it hasn't seen.",
+        f"{evaluation.classifier_accuracy:.0%} of answers of groups that it hasn't seen, and sees the dimension in "
+        f"{evaluation.preferred_steering:.0%} of the preferred answers of the judged pairs.",
         soft_wrap=True,
     )
 

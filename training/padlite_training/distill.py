@@ -6,6 +6,7 @@ need not match where they don't matter. Shapes: N states, k candidates, m dimens
 """
 
 import logging
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,7 +103,7 @@ def fit_head(harvest: Harvest, table: npt.NDArray[np.float32], plan: HeadTrainin
         loss = held_loss()
         if loss < best:
             best, best_epoch = loss, epoch
-            best_state = {name: value.clone() for name, value in module.state_dict().items()}
+            best_state = deepcopy(module.state_dict())
         logger.info("epoch %d: explained on held-out scenarios %.3f", epoch, 1 - loss / nothing)
     return Head(
         projection=(best_state["projection"] / size_table).numpy(),

@@ -125,14 +125,13 @@ def harvest_in_parallel(
 
 def end_with_parent() -> None:
     """Let this process end when the one that started it is killed; it would work on for nobody."""
-    parent = multiprocessing.parent_process()
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
 
-    def wait() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
 
-    threading.Thread(target=wait, daemon=True).start()
+def _wait_for_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _harvest_share(

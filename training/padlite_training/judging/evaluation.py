@@ -163,8 +163,8 @@ def evaluate(
 def _preferred_steering(questions: Questions, classifier: AnswerClassifier) -> float:
     shares = []
     for dimension, pairs in questions.pairs.items():
-        preferred = [pair.chosen if pair.weight > 0 else pair.rejected for pair in pairs]
-        shares.append(np.mean([name == dimension for name in classifier.name(preferred)]))
+        named = classifier.name([pair.more_and_less[0] for pair in pairs])
+        shares.append(np.mean([name == dimension for name in named]))
     return float(np.mean(shares))
 
 
@@ -179,16 +179,12 @@ def _reply(
 def _ranked(
     rival: Rival, pairs: Sequence[Pair], dimension: str, cancelled: Callable[[], bool]
 ) -> list[list[bool]] | None:
-    """Return for each strength which of *pairs* the rival ranks right, or None if it can't rank.
-
-    A pair of negative weight shows what less of the dimension is, so there the other answer should be the likelier one.
-    """
+    """Return for each strength which of *pairs* the rival ranks right, or None if it can't rank."""
     ranked: list[list[bool]] = [[] for _ in rival.strengths]
     for pair in pairs:
         if cancelled():
             raise DecodingCancelled("stopped", remedy="")
-        answers = (pair.chosen, pair.rejected) if pair.weight > 0 else (pair.rejected, pair.chosen)
-        found = rival.likelihoods(pair.messages, answers, dimension)
+        found = rival.likelihoods(pair.messages, pair.more_and_less, dimension)
         if found is None:
             return None
         for at, (wanted, other) in enumerate(found):

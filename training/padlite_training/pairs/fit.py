@@ -5,6 +5,7 @@ The states stay on disk and are read batch by batch. Knows neither the base mode
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 
@@ -161,7 +162,7 @@ def train_to_the_best(
     """
     order = np.random.default_rng(plan.seed)
     best, best_epoch, step = beaten, 0, 0
-    kept = _copied(module)
+    kept = deepcopy(module.state_dict())
     mean = AveragedModel(module, avg_fn=partial(_running_mean, over=plan.averaged_steps))
     for epoch in range(1, plan.epochs + 1):
         for part in chunks(order.permutation(training), plan.batch_pairs):
@@ -174,16 +175,16 @@ def train_to_the_best(
             found.backward()
             optimizer.step()
             mean.update_parameters(module)
-        now = _copied(module)
+        latest = deepcopy(module.state_dict())
         module.load_state_dict(mean.module.state_dict())
         judged = judge()
         require_number(judged, step, lower)
         progress(epoch, judged)
         if judged < best - 1e-4:
-            best, best_epoch, kept = judged, epoch, _copied(module)
+            best, best_epoch, kept = judged, epoch, deepcopy(module.state_dict())
         if epoch - best_epoch > plan.patience:
             break
-        module.load_state_dict(now)
+        module.load_state_dict(latest)
     module.load_state_dict(kept)
     return best_epoch, best
 
@@ -191,10 +192,6 @@ def train_to_the_best(
 def _running_mean(mean: torch.Tensor, now: torch.Tensor, count: torch.Tensor | int, *, over: int) -> torch.Tensor:
     """Return the *mean* of *count* weights with one more, *now*; from *over* on the older ones fade."""
     return mean + (now - mean) / min(int(count) + 1, over)
-
-
-def _copied(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in module.state_dict().items()}
 
 
 @torch.no_grad()

@@ -42,6 +42,11 @@ class Pair:
     group: str
     line: int
 
+    @property
+    def more_and_less(self) -> tuple[str, str]:
+        """The two answers: first the one that has more of what the pair is about, *rejected* at a negative weight."""
+        return (self.chosen, self.rejected) if self.weight > 0 else (self.rejected, self.chosen)
+
 
 class PairsError(UsageError):
     """A file of pairs that can't be used; *problems* holds a line of text for each thing that is wrong with it."""

@@ -34,8 +34,8 @@ class PairTraining:
     seed: int = 7
 
     def __post_init__(self) -> None:
-        counts = ("rank", "batch_pairs", "averaged_steps", "epochs")
-        for name, low in (*((count, 1) for count in counts), ("patience", 0), ("seed", 0)):
+        least = {"rank": 1, "batch_pairs": 1, "averaged_steps": 1, "epochs": 1, "patience": 0, "seed": 0}
+        for name, low in least.items():
             if getattr(self, name) < low:
                 raise UsageError(f"{name} must be at least {low}", remedy=f"set {name} to {low} or more")
         for name in ("sharpness", "clamp", "rate", "text_rate", "mean_shift_nats"):

@@ -1,5 +1,7 @@
 """Distillation finds a head that is really there, and calibration does what it promises."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,15 @@ def planted() -> tuple[Harvest, np.ndarray[tuple[int, ...], np.dtype[np.float32]
     return harvest, table
 
 
+def with_noise(harvest: Harvest) -> Harvest:
+    """Return *harvest* with a teacher of pure noise."""
+    noise = np.random.default_rng(1).standard_normal(harvest.features.shape).astype(np.float32)
+    return Harvest(
+        hidden=harvest.hidden, candidates=harvest.candidates, base=harvest.base, features=noise,
+        group=harvest.group, validation=harvest.validation, plain=harvest.plain,
+    )  # fmt: skip
+
+
 def test_a_planted_head_is_recovered(
     planted: tuple[Harvest, np.ndarray[tuple[int, ...], np.dtype[np.float32]]],
 ) -> None:
@@ -45,12 +56,18 @@ def test_a_planted_head_is_recovered(
 
 def test_noise_is_not_explained(planted: tuple[Harvest, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]) -> None:
     harvest, table = planted
-    noise = np.random.default_rng(1).standard_normal(harvest.features.shape).astype(np.float32)
-    shuffled = Harvest(
-        hidden=harvest.hidden, candidates=harvest.candidates, base=harvest.base, features=noise,
-        group=harvest.group, validation=harvest.validation, plain=harvest.plain,
-    )  # fmt: skip
-    assert fit_head(shuffled, table, PLAN).explained < 0.1
+    assert fit_head(with_noise(harvest), table, PLAN).explained < 0.1
+
+
+def test_where_no_epoch_helps_the_first_weights_are_kept(
+    planted: tuple[Harvest, np.ndarray[tuple[int, ...], np.dtype[np.float32]]],
+) -> None:
+    harvest, table = planted
+    short, longer = (
+        fit_head(with_noise(harvest), table, replace(PLAN, rate=1.0, epochs=epochs)) for epochs in (1, 2)
+    )
+    assert (short.explained, short.epochs) == (longer.explained, longer.epochs) == (0.0, 0)
+    assert np.array_equal(short.maps, longer.maps)
 
 
 def test_every_dimension_shifts_the_base_by_what_was_asked_for(

@@ -93,7 +93,7 @@ def fit_head(harvest: Harvest, table: npt.NDArray[np.float32], plan: HeadTrainin
         return sum(loss * count for loss, count in parts) / sum(count for _, count in parts)
 
     nothing = float(teacher_loss(base[held], taught[held], torch.zeros_like(taught[held])))
-    best, best_state, best_epoch = nothing, module.state_dict(), 0
+    best, best_state, best_epoch = nothing, deepcopy(module.state_dict()), 0
     for epoch in range(1, plan.epochs + 1):
         for index in train[torch.randperm(len(train))].split(BATCH):
             optimizer.zero_grad()

@@ -10,7 +10,7 @@ _LARGEST_FILE = 16 * 2**20
 
 
 def ordinary_prompts() -> tuple[str, ...]:
-    """Return the prompts that come with padlite: a few hundred everyday requests and small talk."""
+    """Return the prompts that come with padlite: some twelve hundred everyday requests and remarks."""
     return _lines(resources.files("padlite.dimensions").joinpath("prompts.txt").read_text(encoding="utf-8"))
 
 

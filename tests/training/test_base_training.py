@@ -19,7 +19,7 @@ from padlite_training.recipe import RECIPES, BaseTraining, ModelShape, Recipe
 from padlite_training.sampler import ChatWriter
 from padlite_training.tokenizer import load_tokenizer, train_tokenizer
 
-SHAPE = ModelShape(vocabulary=512, width=32, layers=1, heads=2, feed_forward=64, context_length=64)
+SHAPE = ModelShape(vocabulary=512, width=32, layers=2, heads=2, feed_forward=64, context_length=64)
 PLAN = BaseTraining(budget_s=1.5, threads=1, compiled=False, batch_tokens=256, row_length=32)
 RECIPE = Recipe(model=SHAPE, base=PLAN, focus=replace(PLAN, budget_s=0.3, small_talk=0.75))
 CHAT = Dialogue(kind="self", turns=("Do you like films?", "I do, very much.", "Which one?", "The one with the boat."))

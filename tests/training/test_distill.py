@@ -63,9 +63,7 @@ def test_where_no_epoch_helps_the_first_weights_are_kept(
     planted: tuple[Harvest, np.ndarray[tuple[int, ...], np.dtype[np.float32]]],
 ) -> None:
     harvest, table = planted
-    short, longer = (
-        fit_head(with_noise(harvest), table, replace(PLAN, rate=1.0, epochs=epochs)) for epochs in (1, 2)
-    )
+    short, longer = (fit_head(with_noise(harvest), table, replace(PLAN, rate=1.0, epochs=epochs)) for epochs in (1, 2))
     assert (short.explained, short.epochs) == (longer.explained, longer.epochs) == (0.0, 0)
     assert np.array_equal(short.maps, longer.maps)
 

@@ -7,7 +7,7 @@ from padlite_training.corpus import own_chats
 from padlite_training.recipe import HELD_OUT_OWN, HELD_OUT_SCENARIOS, SAME_ANSWER_SCENARIO
 from padlite_training.sources import own_answers, own_small_talk
 from padlite_training.split import (
-    PUBLIC_SHARE,
+    COMMON,
     Scenario,
     SmallTalkSplit,
     drawing_chances,
@@ -125,10 +125,16 @@ def test_however_many_own_scenarios_there_are_the_public_ones_keep_their_share()
     public = [scenario("ms-0", WORDS), scenario("ms-1", WORDS[:5])]
     own = [scenario(f"own-{number}", WORDS[:3]) for number in range(300)]
     for mixed in (public + own, public + own[:7]):
-        chances = drawing_chances(mixed, power=1.0)
+        chances = drawing_chances(mixed, power=1.0, public_share=0.3)
         assert chances.sum() == pytest.approx(1.0)
-        assert chances[:2].sum() == pytest.approx(PUBLIC_SHARE)
+        assert chances[:2].sum() == pytest.approx(0.3)
         assert chances[0] == pytest.approx(2 * chances[1])
-        assert np.ptp(chances[2:]) == pytest.approx(0.0)
-    assert drawing_chances(own, power=0.5).sum() == pytest.approx(1.0)
-    assert drawing_chances(public, power=0.0) == pytest.approx([0.5, 0.5])
+    assert drawing_chances(public, power=0.0, public_share=0.3) == pytest.approx([0.5, 0.5])
+
+
+def test_the_first_of_the_own_scenarios_are_the_common_ones() -> None:
+    own = [scenario(f"own-{number}", WORDS[:3]) for number in range(COMMON + 1)]
+    chances = drawing_chances(own, power=0.5, public_share=0.3)
+    assert chances.sum() == pytest.approx(1.0)
+    assert (np.diff(chances) < 0).all()
+    assert chances[0] == pytest.approx(2 * chances[COMMON])

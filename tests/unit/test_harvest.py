@@ -132,9 +132,9 @@ def test_a_trial_weighs_the_words_by_the_sentence_and_by_the_plain_base() -> Non
     assert plain.perplexity < told.perplexity
 
 
-def test_padlite_comes_with_a_few_hundred_different_prompts() -> None:
+def test_padlite_comes_with_some_twelve_hundred_different_prompts() -> None:
     prompts = ordinary_prompts()
-    assert 300 <= len(prompts) == len(set(prompts))
+    assert 1100 <= len(prompts) == len(set(prompts))
     assert all(prompt.strip() == prompt and len(prompt) < 200 for prompt in prompts)
 
 

@@ -7,7 +7,7 @@ the number of steps that fit into it depends on the machine and on what else it 
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,17 +18,15 @@ from padlite.errors import BackendError
 from padlite_training.corpus import Corpus, load_corpus
 from padlite_training.facts import Progress
 from padlite_training.llama_model import LlamaForTraining, greedy_answer, parameter_count
+from padlite_training.losses import Midway, States, separating_mask, token_loss, topic_loss
 from padlite_training.muon import Muon
 from padlite_training.places import Places
 from padlite_training.precision import mixed_precision, require_device
 from padlite_training.recipe import BaseTraining, ModelShape, Recipe
-from padlite_training.sampler import ChatWriter, Rows, Sampler
+from padlite_training.sampler import ChatWriter, Sampler
 from padlite_training.tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)
-
-HiddenStates = Callable[[Tensor, Tensor | None], Tensor]
-"""From tokens (B, T) and an attention mask to hidden states (B, T, d)."""
 
 SAMPLE_QUESTIONS = ("Hello!", "Do you have a favorite movie?", "I am so tired today.", "What is a dog?")
 SAMPLE_SYSTEMS = ("", "Be witty.", "Be caring.")
@@ -52,10 +50,14 @@ class BaseTrainer:
         self.model = model.to(self.device)
         matrices = [p for name, p in self.model.named_parameters() if p.ndim == 2 and name != "table.weight"]
         others = [p for name, p in self.model.named_parameters() if p.ndim != 2 or name == "table.weight"]
+        self.classifier = torch.nn.Linear(shape.width, max(1, len(corpus.small_talk.training))).to(self.device)
         self.muon = Muon(matrices, weight_decay=plan.weight_decay)
-        self.adam = torch.optim.AdamW(others, lr=plan.table_rate, betas=(0.9, 0.95), weight_decay=0.0)
+        groups = [{"params": others}, {"params": list(self.classifier.parameters())}]
+        self.adam = torch.optim.AdamW(groups, lr=plan.table_rate, betas=(0.9, 0.95), weight_decay=0.0)
         self.progress = Progress()
-        self.hidden: HiddenStates = torch.compile(self.model.hidden) if plan.compiled else self.model.hidden
+        self.states: States = torch.compile(self.model.states) if plan.compiled else self.model.states
+        self.midway: Midway = torch.compile(self.model.midway) if plan.compiled else self.model.midway
+        self.loss, self.right = torch.zeros(()), torch.zeros(())
 
     def run(self, checkpoint: Path, *, stop_after: float = math.inf) -> bool:
         """Train until the budget is spent, or *stop_after* seconds; goes on from *checkpoint* if it is there.
@@ -106,28 +108,58 @@ class BaseTrainer:
         return max(0.0, min(1.0, rising, falling))
 
     def _step(self, sampler: Sampler) -> Tensor:
+        """Do one step, now and then one on questions alone, and return the loss of the latest one on text."""
+        if (self.progress.steps + 1) % self.plan.questions_every:
+            self._learn_text(sampler)
+        else:
+            self._learn_questions(sampler)
+        self._update()
+        return self.loss
+
+    def _learn_text(self, sampler: Sampler) -> None:
         plan = self.plan
-        long = self.progress.steps % plan.long_row_every == plan.long_row_every - 1
+        long = self.progress.steps // plan.questions_every % plan.long_row_every == plan.long_row_every - 1
         length = self.model.shape.context_length if long else plan.row_length
         rows = sampler.rows(max(1, plan.batch_tokens // length), length)
         with mixed_precision(self.device.type):
-            loss = rows_loss(self.hidden, self.model.table.weight, rows, separate=not long)
-        loss.backward()
+            mask = None if long else separating_mask(rows, self.device)
+            last, midway = self.states(torch.from_numpy(rows.tokens).to(self.device), mask)
+            loss = token_loss(last, self.model.table.weight, rows)
+            topics = topic_loss(midway, self.classifier, rows)
+        (loss if topics is None else loss + plan.topic_weight * topics.loss).backward()
+        self.loss = loss.detach()
+        self.progress.tokens += rows.tokens.size
+
+    def _learn_questions(self, sampler: Sampler) -> None:
+        """Learn what questions are about: several times as many a second as with their answers."""
+        rows = sampler.questions(max(1, self.plan.batch_tokens // self.plan.row_length), self.plan.row_length)
+        with mixed_precision(self.device.type):
+            mask = separating_mask(rows, self.device)
+            midway = self.midway(torch.from_numpy(rows.tokens).to(self.device), mask)
+            topics = topic_loss(midway, self.classifier, rows)
+        if topics is not None:
+            topics.loss.backward()
+            self.right = torch.lerp(self.right.to(self.device), topics.right, 0.02)
+        self.progress.tokens += rows.tokens.size
+
+    def _update(self) -> None:
+        plan = self.plan
         torch.nn.utils.clip_grad_norm_(self.adam.param_groups[0]["params"], 1.0)
         rate = self.rate()
         self.muon.step(plan.matrix_rate * rate)
-        self.adam.param_groups[0]["lr"] = plan.table_rate * rate
+        for group, full in zip(self.adam.param_groups, (plan.table_rate, plan.topic_rate), strict=True):
+            group["lr"] = full * rate
         self.adam.step()
         self.model.zero_grad(set_to_none=True)
+        self.classifier.zero_grad(set_to_none=True)
         self.progress.steps += 1
-        self.progress.tokens += rows.tokens.size
-        return loss.detach()
 
     def _show(self, loss: float) -> None:
         progress, left = self.progress, max(0.0, self.plan.budget_s - self.progress.elapsed_s)
         logger.info(
-            "step %d  loss %.3f  rate %.2f  %.0f tokens/s  %.2f M tokens  %.0f s left",
-            progress.steps, loss, self.rate(), progress.tokens / progress.elapsed_s, progress.tokens / 1e6, left,
+            "step %d  loss %.3f  topics right %.2f  rate %.2f  %.0f tokens/s  %.2f M tokens  %.0f s left",
+            progress.steps, loss, float(self.right), self.rate(), progress.tokens / progress.elapsed_s,
+            progress.tokens / 1e6, left,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -145,6 +177,7 @@ class BaseTrainer:
     def _save(self, path: Path) -> None:
         state = {
             "model": self.model.state_dict(),
+            "classifier": self.classifier.state_dict(),
             "muon": self.muon.state(),
             "adam": self.adam.state_dict(),
             "progress": (self.progress.elapsed_s, self.progress.steps, self.progress.tokens),
@@ -156,6 +189,7 @@ class BaseTrainer:
     def _load(self, path: Path) -> None:
         state = torch.load(path, weights_only=True, map_location=self.device)
         self.model.load_state_dict(state["model"])
+        self.classifier.load_state_dict(state["classifier"])
         self.muon.load_state(state["muon"])
         self.adam.load_state_dict(state["adam"])
         self.progress = Progress(*state["progress"])
@@ -198,26 +232,6 @@ class _Stopwatch:
             return self.mean
         self.mean = spent if math.isnan(self.mean) else 0.98 * self.mean + 0.02 * spent
         return spent
-
-
-def rows_loss(hidden_states: HiddenStates, table: Tensor, rows: Rows, *, separate: bool) -> Tensor:
-    """Return the weighted mean loss of a batch; with *separate* no document sees the ones before it in its row."""
-    device, mask = table.device, None
-    if separate:
-        documents = torch.from_numpy(rows.documents).to(device)
-        length = documents.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-        allowed = (documents[:, None, :, None] == documents[:, None, None, :]) & causal
-        mask = torch.zeros(allowed.shape, device=device)  # bool masks are converted in every layer
-        mask = mask.masked_fill(~allowed, -math.inf)
-    hidden = hidden_states(torch.from_numpy(rows.tokens).to(device), mask).flatten(0, 1)
-    weights = torch.from_numpy(rows.weights).flatten()
-    counted = weights.nonzero().squeeze(1)  # the output layer is the dearest one: leave out what doesn't count
-    targets = torch.from_numpy(rows.targets).flatten()[counted].to(device)
-    weights = weights[counted].to(device)
-    logits = functional.linear(hidden[counted.to(device)], table).float()
-    losses = functional.cross_entropy(logits, targets, reduction="none")
-    return (losses * weights).sum() / weights.sum()
 
 
 @torch.no_grad()

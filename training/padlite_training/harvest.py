@@ -30,6 +30,9 @@ from padlite_training.teacher import ContrastTeacher, TaughtState
 
 logger = logging.getLogger(__name__)
 
+PUBLIC_SHARE = 0.4
+"""How much of the small talk that is asked is public: more than in training, since the base knows it best."""
+
 ORDINARY_SHARE = 0.15
 HISTORY_SHARE = 0.3
 PLAIN_SHARE = 0.2
@@ -88,7 +91,7 @@ def harvest(
     teacher = ContrastTeacher(base, [SENTENCES[style][0] for style in STYLES], candidates=plan.candidates)
     states: list[TaughtState] = []
     marks: list[tuple[int, bool, bool]] = []
-    chances = drawing_chances(scenarios, power=0.0)
+    chances = drawing_chances(scenarios, power=0.0, public_share=PUBLIC_SHARE)
     began = time.monotonic()
     for number in range(plan.answers):
         errand = _errand(rng, scenarios, ordinary, chances)

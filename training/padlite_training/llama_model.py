@@ -4,6 +4,8 @@ Shapes: B rows, T tokens, V vocabulary, d width, H heads. The rotary embedding t
 ggml does for the architecture `llama`, so query and key weights need no permutation. Input and output share one table.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -63,6 +65,7 @@ class LlamaForTraining(nn.Module):
         self.shape = shape
         self.table = nn.Embedding(shape.vocabulary, shape.width)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.turn = 2 * shape.layers // 3
         self.norm = nn.RMSNorm(shape.width, eps=shape.norm_epsilon)
         cosine, sine = rotary_table(shape, shape.context_length)
         self.register_buffer("cosine", cosine, persistent=False)
@@ -72,15 +75,28 @@ class LlamaForTraining(nn.Module):
                 residual = name.endswith(("output.weight", "down.weight"))
                 nn.init.normal_(parameter, std=0.02 / ((2 * shape.layers) ** 0.5 if residual else 1))
 
+    def states(self, tokens: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the last hidden states after the final norm, and those of `midway`, both (B, T, d)."""
+        midway = self._through(self.blocks[: self.turn], self.table(tokens), mask)
+        return self.norm(self._through(self.blocks[self.turn :], midway, mask)), self._sized(midway)
+
+    def midway(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the hidden states two thirds of the way, of size one, (B, T, d), for *tokens* (B, T)."""
+        return self._sized(self._through(self.blocks[: self.turn], self.table(tokens), mask))
+
     def hidden(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the last hidden states after the final norm, (B, T, d), for *tokens* (B, T)."""
-        length = tokens.shape[1]
+        return self.states(tokens, mask)[0]
+
+    def _through(self, blocks: Iterable[nn.Module], x: Tensor, mask: Tensor | None) -> Tensor:
+        length = x.shape[1]
         cosine, sine = self.get_buffer("cosine")[:length], self.get_buffer("sine")[:length]
-        x = self.table(tokens)
-        for block in self.blocks:
+        for block in blocks:
             x = block(x, cosine, sine, mask)
-        result: Tensor = self.norm(x)
-        return result
+        return x
+
+    def _sized(self, x: Tensor) -> Tensor:
+        return functional.rms_norm(x, (self.shape.width,), eps=self.shape.norm_epsilon)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the logits, (B, T, V); *mask* (B, 1, T, T) is added to the attention scores, None for causal."""

@@ -42,14 +42,18 @@ class Muon:
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """Apply one update of size *rate* with Nesterov momentum."""
+        """Apply one update of size *rate* with Nesterov momentum, to the matrices that have a gradient."""
         for shape, group in self.groups.items():
-            gradients = torch.stack([matrix.grad for matrix in group if matrix.grad is not None])
-            velocity = self.velocity[shape]
-            velocity.lerp_(gradients, 1 - self.momentum)
+            places = [place for place, matrix in enumerate(group) if matrix.grad is not None]
+            if not places:
+                continue
+            moved = [group[place] for place in places]
+            gradients = torch.stack([matrix.grad for matrix in moved if matrix.grad is not None])
+            velocity = self.velocity[shape][places].lerp_(gradients, 1 - self.momentum)
+            self.velocity[shape][places] = velocity
             updates = orthogonalize(gradients.lerp(velocity, self.momentum))
             scale = rate * max(1.0, shape[0] / shape[1]) ** 0.5
-            for matrix, update in zip(group, updates, strict=True):
+            for matrix, update in zip(moved, updates, strict=True):
                 matrix.mul_(1 - rate * self.weight_decay).add_(update, alpha=-scale)
 
     def state(self) -> dict[str, Tensor]:

@@ -10,6 +10,9 @@ from types import MappingProxyType
 GOING_ON_RATE = 0.4
 """Of the second phase's rates, for a base that goes on from an earlier bundle's."""
 
+GOING_ON_SMALL_TALK = 0.9
+"""What such a base lacks is what to say to whom, not how English goes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
@@ -30,8 +33,10 @@ class BaseTraining:
     """One phase of training the base model; the schedule follows the share of *budget_s* that has passed, not steps.
 
     *small_talk* is the share of tokens that styled small talk gets, *plain_sentence* how often a style is asked for in
-    the first of its sentences, *user_weight* how much the user's words count in the loss of small talk. *compiled*
-    lets PyTorch compile the model, which wants a C++ compiler and gives a third more speed.
+    the first of its sentences, *user_weight* how much the user's words count in the loss of small talk. One step
+    of *questions_every* (2 or more) is on questions alone; beside text the topic loss (`losses`) counts
+    *topic_weight*, and *topic_rate* is the rate of its classifier. *compiled* lets PyTorch compile the model, which
+    wants a C++ compiler and gives a third more speed.
     """
 
     budget_s: float = 30 * 60.0
@@ -47,6 +52,9 @@ class BaseTraining:
     weight_decay: float = 0.02
     checkpoint_every_s: float = 180.0
     user_weight: float = 0.1
+    questions_every: int = 3
+    topic_weight: float = 0.5
+    topic_rate: float = 2e-3
     small_talk: float = 0.5
     plain_sentence: float = 0.4
     seed: int = 2410
@@ -110,9 +118,11 @@ class Recipe:
         """Return the recipe for a base that was trained before: a full rate takes most of the time to recover from."""
         matrix_rate, table_rate = (GOING_ON_RATE * rate for rate in (self.focus.matrix_rate, self.focus.table_rate))
         decay_share = 1.0 - self.focus.warmup_share
-        return replace(
-            self, focus=replace(self.focus, matrix_rate=matrix_rate, table_rate=table_rate, decay_share=decay_share)
-        )
+        focus = replace(
+            self.focus, matrix_rate=matrix_rate, table_rate=table_rate, decay_share=decay_share,
+            small_talk=GOING_ON_SMALL_TALK,
+        )  # fmt: skip
+        return replace(self, focus=focus)
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(

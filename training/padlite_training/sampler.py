@@ -22,29 +22,44 @@ SHARES = {"self": 0.22, "persona": 0.14, "chat": 0.16, "story": 0.04, "text": 0.
 SIZE_POWER = 0.85
 """A scenario is drawn in proportion to the number of its questions to this power."""
 
-PLAIN_STYLE_SHARE = 0.3
+PUBLIC_SHARE = 0.2
+"""How much of the small talk is public. The 58 public scenarios, in a hundred wordings each, are learned soon."""
+
+PLAIN_STYLE_SHARE = 0.5
 """How often the answer is in `PLAIN_STYLE` where no style is asked for; the other styles share the rest."""
+
+STYLED_DRAWS = 1 / 17
+"""How often all styles of a question are drawn instead of one dialogue without a style: a third of all dialogues."""
 
 EXCHANGES = (0.5, 0.2, 0.12, 0.1, 0.08)
 """The chance of 1, 2, ... exchanges in a dialogue of small talk."""
 
 
+NO_TOPIC = -1
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Token ids and their weights in the loss; the first token is never predicted."""
+    """Token ids, their weights in the loss (the first token is never predicted), and topics.
+
+    The topic of a token before which a question of small talk ends and after which its answer begins is the number of
+    its scenario; every other token's is `NO_TOPIC`.
+    """
 
     tokens: list[int]
     weights: list[float]
+    topics: list[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """A batch: tokens and targets (B, T) int64, weights (B, T), document number of each position (B, T)."""
+    """A batch: tokens, targets and topics (B, T) int64, weights (B, T), document number of each position (B, T)."""
 
     tokens: npt.NDArray[np.int64]
     targets: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float32]
     documents: npt.NDArray[np.int32]
+    topics: npt.NDArray[np.int64]
 
 
 class ChatWriter:
@@ -61,24 +76,34 @@ class ChatWriter:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def turn(self, role: str, content: list[int], weight: float) -> Document:
+    def turn(self, role: str, content: list[int], weight: float, topic: int = NO_TOPIC) -> Document:
         """Return one message as a document; the header counts nothing, the newline after the turn very little."""
         head = [self.start, *self.roles[role], *self.newline]
         tail = [self.end, *self.newline]
         weights = [0.0] * len(head) + [weight] * (len(content) + 1) + [0.05 * weight] * len(self.newline)
-        return Document(head + content + tail, weights)
+        topics = [NO_TOPIC] * len(weights)
+        topics[len(head) - 1] = topic
+        return Document(head + content + tail, weights, topics)
 
-    def chat(self, system: list[int], turns: Sequence[list[int]], *, user_weight: float) -> Document:
-        """Return a dialogue: an optional *system* message, then user and assistant in turn."""
+    def chat(
+        self, system: list[int], turns: Sequence[list[int]], *, user_weight: float, topics: Sequence[int] = ()
+    ) -> Document:
+        """Return a dialogue: an optional *system* message, then user and assistant in turn, each pair on its topic."""
         parts = [self.turn("system", system, 0.0)] if system else []
         for number, content in enumerate(turns):
             role, weight = ("assistant", 1.0) if number % 2 else ("user", user_weight)
-            parts.append(self.turn(role, content, weight))
-        return Document([t for part in parts for t in part.tokens], [w for part in parts for w in part.weights])
+            topic = topics[number // 2] if number % 2 and topics else NO_TOPIC
+            parts.append(self.turn(role, content, weight, topic))
+        return Document(
+            [token for part in parts for token in part.tokens],
+            [weight for part in parts for weight in part.weights],
+            [topic for part in parts for topic in part.topics],
+        )
 
     def text(self, content: list[int]) -> Document:
         """Return plain text between end-of-text tokens."""
-        return Document([self.end_of_text, *content, self.end_of_text], [0.0] + [1.0] * (len(content) + 1))
+        tokens = [self.end_of_text, *content, self.end_of_text]
+        return Document(tokens, [0.0] + [1.0] * (len(content) + 1), [NO_TOPIC] * len(tokens))
 
 
 class SmallTalk:
@@ -91,7 +116,7 @@ class SmallTalk:
         self.waiting: list[Document] = []
         self.sentences = {style: [writer.encode(text) for text in SENTENCES[style]] for style in STYLES}
         self.neutral = [writer.encode(text) for text in NEUTRAL_SENTENCES]
-        self.chances = drawing_chances(scenarios, power=SIZE_POWER)
+        self.chances = drawing_chances(scenarios, power=SIZE_POWER, public_share=PUBLIC_SHARE)
         others = (1.0 - PLAIN_STYLE_SHARE) / (len(STYLES) - 1)
         self.voices = np.array([PLAIN_STYLE_SHARE if style == PLAIN_STYLE else others for style in STYLES])
 
@@ -99,22 +124,32 @@ class SmallTalk:
         bare = question.rstrip("?!.")
         return [self.writer.encode(text) for text in (question, question, question.lower(), bare, bare.lower()) if text]
 
+    def question(self, rng: np.random.Generator) -> Document:
+        """Return one question without its answer, for its topic alone."""
+        number = int(rng.choice(len(self.answers), p=self.chances))
+        wordings = self.questions[number][rng.integers(len(self.questions[number]))]
+        asked = self.writer.turn("user", wordings[rng.integers(len(wordings))], 0.0)
+        answer = self.writer.turn("assistant", [], 0.0, number)
+        head = answer.topics.index(number) + 1
+        return Document(
+            asked.tokens + answer.tokens[:head], asked.weights + answer.weights[:head],
+            asked.topics + answer.topics[:head],
+        )  # fmt: skip
+
     def draw(self, rng: np.random.Generator) -> Document:
-        """Return one dialogue. Half of them ask for a style; these come together, the same questions in each style.
+        """Return one dialogue. Some ask for a style; these come together, the same questions in each style.
 
         All answers to one question side by side teach what the sentence changes faster than unrelated ones.
         """
         if not self.waiting:
-            self.waiting = self._styled(rng) if rng.random() < 1 / (1 + len(STYLES)) else [self._unstyled(rng)]
+            self.waiting = self._styled(rng) if rng.random() < STYLED_DRAWS else [self._unstyled(rng)]
         return self.waiting.pop()
 
     def _styled(self, rng: np.random.Generator) -> list[Document]:
         asked = self._asked(rng)
         sentence = 0 if rng.random() < self.plain_sentence else int(rng.integers(len(self.sentences[STYLES[0]])))
         return [
-            self._chat(
-                self.sentences[style][sentence], [(words, self.answers[number][style]) for number, words in asked]
-            )
+            self._chat(self.sentences[style][sentence], asked, [style] * len(asked))
             for style in rng.permutation(STYLES)
         ]
 
@@ -122,7 +157,7 @@ class SmallTalk:
         system = self.neutral[rng.integers(len(self.neutral))] if rng.random() < 0.1 else []
         asked = self._asked(rng)
         voices = rng.choice(len(STYLES), len(asked), p=self.voices)
-        return self._chat(system, [(w, self.answers[n][STYLES[v]]) for (n, w), v in zip(asked, voices, strict=True)])
+        return self._chat(system, asked, [STYLES[voice] for voice in voices])
 
     def _asked(self, rng: np.random.Generator) -> list[tuple[int, list[int]]]:
         """Return the scenarios of one dialogue, each with a question."""
@@ -132,9 +167,15 @@ class SmallTalk:
             asked.append((int(number), wordings[rng.integers(len(wordings))]))
         return asked
 
-    def _chat(self, system: list[int], exchanges: list[tuple[list[int], list[int]]]) -> Document:
-        turns = [turn for exchange in exchanges for turn in exchange]
-        return self.writer.chat(system, turns, user_weight=self.writer.user_weight)
+    def _chat(self, system: list[int], asked: Sequence[tuple[int, list[int]]], styles: Sequence[str]) -> Document:
+        """Return a dialogue of the questions *asked*, each answered in its style of *styles*."""
+        turns = [
+            turn
+            for (number, words), style in zip(asked, styles, strict=True)
+            for turn in (words, self.answers[number][style])
+        ]
+        topics = [number for number, _ in asked]
+        return self.writer.chat(system, turns, user_weight=self.writer.user_weight, topics=topics)
 
 
 class Sampler:
@@ -165,6 +206,14 @@ class Sampler:
         """Return *count* packed rows of *length* positions."""
         return pack(self._piece, count, length, self.writer.end_of_text)
 
+    def questions(self, count: int, length: int) -> Rows:
+        """Return *count* rows of *length* positions with questions alone."""
+        return pack(self._question, count, length, self.writer.end_of_text)
+
+    def _question(self, room: int) -> Document:
+        document = self.small_talk.question(self.rng)
+        return Document(document.tokens[:room], document.weights[:room], document.topics[:room])
+
     def _piece(self, room: int) -> Document:
         """Return a document of the kind furthest behind its share, cut to *room*; a long text begins anywhere."""
         kind = min(self.shares, key=lambda name: self.drawn[name] / self.shares[name])
@@ -173,8 +222,8 @@ class Sampler:
         spare = len(document.tokens) - room
         if spare > 0 and kind == "text":
             begin = int(self.rng.integers(spare + 1))
-            document = Document(document.tokens[begin:], document.weights[begin:])
-        document = Document(document.tokens[:room], document.weights[:room])
+            document = Document(document.tokens[begin:], document.weights[begin:], document.topics[begin:])
+        document = Document(document.tokens[:room], document.weights[:room], document.topics[:room])
         self.drawn[kind] += len(document.tokens)
         return document
 
@@ -184,6 +233,7 @@ def pack(piece: Callable[[int], Document], count: int, length: int, filler: int)
     tokens = np.full((count, length + 1), filler, dtype=np.int64)
     weights = np.zeros((count, length + 1), dtype=np.float32)
     documents = np.zeros((count, length + 1), dtype=np.int32)
+    topics = np.full((count, length + 1), NO_TOPIC, dtype=np.int64)
     for row in range(count):
         position, number = 0, 0
         while position < length + 1:
@@ -192,5 +242,9 @@ def pack(piece: Callable[[int], Document], count: int, length: int, filler: int)
             tokens[row, position:end], weights[row, position:end] = document.tokens, document.weights
             weights[row, position] = 0.0
             documents[row, position:end] = number
+            topics[row, position:end] = document.topics
             position, number = end, number + 1
-    return Rows(tokens=tokens[:, :-1], targets=tokens[:, 1:], weights=weights[:, 1:], documents=documents[:, :-1])
+    return Rows(
+        tokens=tokens[:, :-1], targets=tokens[:, 1:], weights=weights[:, 1:], documents=documents[:, :-1],
+        topics=topics[:, :-1],
+    )  # fmt: skip

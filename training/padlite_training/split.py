@@ -25,8 +25,8 @@ from padlite_training.styles import STYLES
 
 NEAR_REPEAT = 0.8
 
-PUBLIC_SHARE = 0.4
-"""How often a scenario that is drawn is a public one, however many of padlite's own there are."""
+COMMON = 500
+"""padlite's own scenarios were written from the common to the rare: the n-th is drawn like 1 / (COMMON + n)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,14 +113,18 @@ def split_small_talk(public: Sequence[Scenario], own: Sequence[Scenario]) -> Sma
     )
 
 
-def drawing_chances(scenarios: Sequence[Scenario], *, power: float) -> npt.NDArray[np.float64]:
-    """Return how likely each of *scenarios* is drawn: by its number of questions to *power*; see `PUBLIC_SHARE`."""
-    sizes = np.array([len(scenario.questions) for scenario in scenarios], dtype=np.float64) ** power
+def drawing_chances(scenarios: Sequence[Scenario], *, power: float, public_share: float) -> npt.NDArray[np.float64]:
+    """Return how likely each of *scenarios* is drawn: by its number of questions to *power*, and by `COMMON`.
+
+    *public_share* of what is drawn is public, however many of padlite's own there are.
+    """
+    chances = np.array([len(scenario.questions) for scenario in scenarios], dtype=np.float64) ** power
     public = np.array([scenario.public for scenario in scenarios])
+    chances[~public] /= COMMON + np.arange(np.count_nonzero(~public))
     if public.any() and not public.all():
-        sizes[public] *= PUBLIC_SHARE / sizes[public].sum()
-        sizes[~public] *= (1.0 - PUBLIC_SHARE) / sizes[~public].sum()
-    return sizes / sizes.sum()
+        chances[public] *= public_share / chances[public].sum()
+        chances[~public] *= (1.0 - public_share) / chances[~public].sum()
+    return chances / chances.sum()
 
 
 def _same_answers(scenario: Scenario) -> bool:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from padlite_training.corpus import Corpus, corpus_texts
-from padlite_training.sampler import NO_TOPIC, ChatWriter, Rows, Sampler
+from padlite_training.sampler import NO_TOPIC, OPENING_TOKENS, OPENING_WEIGHT, ChatWriter, Rows, Sampler
 from padlite_training.split import Scenario, SmallTalkSplit
 from padlite_training.styles import STYLES
 from padlite_training.tokenizer import train_tokenizer
@@ -56,3 +56,15 @@ def test_questions_alone_come_with_their_topics_and_count_for_no_token(sampler: 
     found = begun(rows, sampler)
     assert {scenario.name for scenario, _, _ in found} == {scenario.name for scenario in SCENARIOS}
     assert all(not after for _, _, after in found)
+
+
+def test_the_first_tokens_of_an_answer_count_most(sampler: Sampler) -> None:
+    writer = sampler.writer
+    answer = writer.encode("witty words about rain")
+    for length in (2, len(answer)):
+        said = writer.turn("assistant", answer[:length], 1.0, 2)
+        begin = said.topics.index(2) + 1
+        opening = min(OPENING_TOKENS, length)
+        counted = [OPENING_WEIGHT] * opening + [1.0] * (length - opening + 1)
+        assert said.weights[begin : begin + length + 1] == counted
+    assert max(writer.turn("assistant", answer, 1.0).weights) == 1.0

@@ -31,6 +31,9 @@ PLAIN_STYLE_SHARE = 0.5
 STYLED_DRAWS = 1 / 17
 """How often all styles of a question are drawn instead of one dialogue without a style: a third of all dialogues."""
 
+OPENING_TOKENS, OPENING_WEIGHT = 4, 3.0
+"""How many tokens open an answer of small talk, and how many times as much as the others each of them counts."""
+
 EXCHANGES = (0.5, 0.2, 0.12, 0.1, 0.08)
 """The chance of 1, 2, ... exchanges in a dialogue of small talk."""
 
@@ -77,10 +80,16 @@ class ChatWriter:
         return ids
 
     def turn(self, role: str, content: list[int], weight: float, topic: int = NO_TOPIC) -> Document:
-        """Return one message as a document; the header counts nothing, the newline after the turn very little."""
+        """Return one message as a document; the header counts nothing, the newline after the turn very little.
+
+        In an answer to a *topic* the first tokens count more: they decide what it will be about.
+        """
         head = [self.start, *self.roles[role], *self.newline]
         tail = [self.end, *self.newline]
         weights = [0.0] * len(head) + [weight] * (len(content) + 1) + [0.05 * weight] * len(self.newline)
+        if topic != NO_TOPIC:
+            for place in range(len(head), len(head) + min(OPENING_TOKENS, len(content))):
+                weights[place] *= OPENING_WEIGHT
         topics = [NO_TOPIC] * len(weights)
         topics[len(head) - 1] = topic
         return Document(head + content + tail, weights, topics)

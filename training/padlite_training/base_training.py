@@ -50,14 +50,14 @@ class BaseTrainer:
         self.model = model.to(self.device)
         matrices = [p for name, p in self.model.named_parameters() if p.ndim == 2 and name != "table.weight"]
         others = [p for name, p in self.model.named_parameters() if p.ndim != 2 or name == "table.weight"]
-        self.classifier = torch.nn.Linear(shape.width, max(1, len(corpus.small_talk.training))).to(self.device)
+        self.classifier = torch.nn.Linear(shape.width, len(corpus.small_talk.training)).to(self.device)
         self.muon = Muon(matrices, weight_decay=plan.weight_decay)
         groups = [{"params": others}, {"params": list(self.classifier.parameters())}]
         self.adam = torch.optim.AdamW(groups, lr=plan.table_rate, betas=(0.9, 0.95), weight_decay=0.0)
         self.progress = Progress()
         self.states: States = torch.compile(self.model.states) if plan.compiled else self.model.states
         self.midway: Midway = torch.compile(self.model.midway) if plan.compiled else self.model.midway
-        self.loss, self.right = torch.zeros(()), torch.zeros(())
+        self.right = torch.zeros((), device=self.device)
 
     def run(self, checkpoint: Path, *, stop_after: float = math.inf) -> bool:
         """Train until the budget is spent, or *stop_after* seconds; goes on from *checkpoint* if it is there.
@@ -107,16 +107,17 @@ class BaseTrainer:
         rising, falling = (passed + 1e-3) / self.plan.warmup_share, (1.0 - passed) / self.plan.decay_share
         return max(0.0, min(1.0, rising, falling))
 
-    def _step(self, sampler: Sampler) -> Tensor:
-        """Do one step, now and then one on questions alone, and return the loss of the latest one on text."""
+    def _step(self, sampler: Sampler) -> Tensor | None:
+        """Do one step and return its loss; one on questions alone, now and then, has none of text."""
+        loss = None
         if (self.progress.steps + 1) % self.plan.questions_every:
-            self._learn_text(sampler)
+            loss = self._learn_text(sampler)
         else:
             self._learn_questions(sampler)
         self._update()
-        return self.loss
+        return loss
 
-    def _learn_text(self, sampler: Sampler) -> None:
+    def _learn_text(self, sampler: Sampler) -> Tensor:
         plan = self.plan
         long = self.progress.steps // plan.questions_every % plan.long_row_every == plan.long_row_every - 1
         length = self.model.shape.context_length if long else plan.row_length
@@ -127,8 +128,8 @@ class BaseTrainer:
             loss = token_loss(last, self.model.table.weight, rows)
             topics = topic_loss(midway, self.classifier, rows)
         (loss if topics is None else loss + plan.topic_weight * topics.loss).backward()
-        self.loss = loss.detach()
         self.progress.tokens += rows.tokens.size
+        return loss.detach()
 
     def _learn_questions(self, sampler: Sampler) -> None:
         """Learn what questions are about: several times as many a second as with their answers."""
@@ -139,7 +140,7 @@ class BaseTrainer:
             topics = topic_loss(midway, self.classifier, rows)
         if topics is not None:
             topics.loss.backward()
-            self.right = torch.lerp(self.right.to(self.device), topics.right, 0.02)
+            self.right = torch.lerp(self.right, topics.right, 0.02)
         self.progress.tokens += rows.tokens.size
 
     def _update(self) -> None:

@@ -37,7 +37,6 @@ OPENING_TOKENS, OPENING_WEIGHT = 4, 3.0
 EXCHANGES = (0.5, 0.2, 0.12, 0.1, 0.08)
 """The chance of 1, 2, ... exchanges in a dialogue of small talk."""
 
-
 NO_TOPIC = -1
 
 
@@ -52,6 +51,19 @@ class Document:
     tokens: list[int]
     weights: list[float]
     topics: list[int]
+
+    def part(self, begin: int, end: int) -> "Document":
+        """Return the tokens from *begin* to before *end* as a document."""
+        return Document(self.tokens[begin:end], self.weights[begin:end], self.topics[begin:end])
+
+
+def joined(parts: Sequence[Document]) -> Document:
+    """Return *parts*, one after the other, as one document."""
+    return Document(
+        [token for part in parts for token in part.tokens],
+        [weight for part in parts for weight in part.weights],
+        [topic for part in parts for topic in part.topics],
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +115,7 @@ class ChatWriter:
             role, weight = ("assistant", 1.0) if number % 2 else ("user", user_weight)
             topic = topics[number // 2] if number % 2 and topics else NO_TOPIC
             parts.append(self.turn(role, content, weight, topic))
-        return Document(
-            [token for part in parts for token in part.tokens],
-            [weight for part in parts for weight in part.weights],
-            [topic for part in parts for topic in part.topics],
-        )
+        return joined(parts)
 
     def text(self, content: list[int]) -> Document:
         """Return plain text between end-of-text tokens."""
@@ -136,14 +144,9 @@ class SmallTalk:
     def question(self, rng: np.random.Generator) -> Document:
         """Return one question without its answer, for its topic alone."""
         number = int(rng.choice(len(self.answers), p=self.chances))
-        wordings = self.questions[number][rng.integers(len(self.questions[number]))]
-        asked = self.writer.turn("user", wordings[rng.integers(len(wordings))], 0.0)
+        asked = self.writer.turn("user", self._worded(number, rng), 0.0)
         answer = self.writer.turn("assistant", [], 0.0, number)
-        head = answer.topics.index(number) + 1
-        return Document(
-            asked.tokens + answer.tokens[:head], asked.weights + answer.weights[:head],
-            asked.topics + answer.topics[:head],
-        )  # fmt: skip
+        return joined([asked, answer.part(0, answer.topics.index(number) + 1)])
 
     def draw(self, rng: np.random.Generator) -> Document:
         """Return one dialogue. Some ask for a style; these come together, the same questions in each style.
@@ -170,11 +173,13 @@ class SmallTalk:
 
     def _asked(self, rng: np.random.Generator) -> list[tuple[int, list[int]]]:
         """Return the scenarios of one dialogue, each with a question."""
-        asked = []
-        for number in rng.choice(len(self.answers), 1 + rng.choice(len(EXCHANGES), p=EXCHANGES), p=self.chances):
-            wordings = self.questions[number][rng.integers(len(self.questions[number]))]
-            asked.append((int(number), wordings[rng.integers(len(wordings))]))
-        return asked
+        numbers = rng.choice(len(self.answers), 1 + rng.choice(len(EXCHANGES), p=EXCHANGES), p=self.chances)
+        return [(int(number), self._worded(number, rng)) for number in numbers]
+
+    def _worded(self, number: int, rng: np.random.Generator) -> list[int]:
+        """Return a question of scenario *number* in one of its wordings."""
+        wordings = self.questions[number][rng.integers(len(self.questions[number]))]
+        return wordings[rng.integers(len(wordings))]
 
     def _chat(self, system: list[int], asked: Sequence[tuple[int, list[int]]], styles: Sequence[str]) -> Document:
         """Return a dialogue of the questions *asked*, each answered in its style of *styles*."""
@@ -220,8 +225,7 @@ class Sampler:
         return pack(self._question, count, length, self.writer.end_of_text)
 
     def _question(self, room: int) -> Document:
-        document = self.small_talk.question(self.rng)
-        return Document(document.tokens[:room], document.weights[:room], document.topics[:room])
+        return self.small_talk.question(self.rng).part(0, room)
 
     def _piece(self, room: int) -> Document:
         """Return a document of the kind furthest behind its share, cut to *room*; a long text begins anywhere."""
@@ -229,10 +233,8 @@ class Sampler:
         pool = self.pools.get(kind)
         document = pool[self.rng.integers(len(pool))] if pool else self.small_talk.draw(self.rng)
         spare = len(document.tokens) - room
-        if spare > 0 and kind == "text":
-            begin = int(self.rng.integers(spare + 1))
-            document = Document(document.tokens[begin:], document.weights[begin:], document.topics[begin:])
-        document = Document(document.tokens[:room], document.weights[:room], document.topics[:room])
+        begin = int(self.rng.integers(spare + 1)) if spare > 0 and kind == "text" else 0
+        document = document.part(begin, begin + room)
         self.drawn[kind] += len(document.tokens)
         return document
 

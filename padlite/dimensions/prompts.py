@@ -25,7 +25,7 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     except OSError as error:
         raise NotFoundError(f"can't read {path}: {error.strerror}", remedy="check the path") from error
     if len(content) > _LARGEST_FILE:
-        raise UsageError(f"{path} is larger than 16 MiB", remedy="a few hundred prompts are enough")
+        raise UsageError(f"{path} is larger than 16 MiB", remedy="a thousand or two are enough")
     try:
         prompts = _lines(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -34,7 +34,7 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     if len(prompts) < FEWEST:
         raise UsageError(
             f"{path} holds {len(prompts)} different prompts, at least {FEWEST} are needed",
-            remedy="write one prompt a line; a few hundred are best",
+            remedy="write one prompt a line; about a thousand are best",
         )
     return prompts
 

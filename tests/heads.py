@@ -40,6 +40,18 @@ def write_large_head(path: Path) -> Path:
     return write_small_head(path, vocabulary_size=200_000)
 
 
+def write_head_of(path: Path, *, dimensions: int, width: int, rank: int, seed: int = 1) -> Path:
+    """A head with so many dimensions of random numbers; its maps lie in a data file above 1 MiB."""
+    rng = np.random.default_rng(seed)
+    write_head(
+        path, table=rng.standard_normal((V, rank)).astype(np.float16),
+        maps=rng.standard_normal((dimensions, width, rank)).astype(np.float32),
+        dimensions=[Dimension(name=f"number-{i}") for i in range(dimensions)], tokenizer_sha256=SHA256,
+        probe=probe(width),
+    )  # fmt: skip
+    return path
+
+
 def edit(path: Path, change: Callable[[onnx.Model], object]) -> Path:
     """Apply *change* to the parsed file and write it back."""
     model = onnx.parse_model(path.read_bytes())

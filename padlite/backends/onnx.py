@@ -1,8 +1,8 @@
 """Runs a reward head in ONNX Runtime: V vocabulary, d width of the hidden state, k candidates, m dimensions.
 
 A file is opened only after `preflight` and `onnx_head_reader` have accepted it. Inputs and output are bound to buffers
-once for each k, which takes a third off the time of a step beside llama.cpp. Knows nothing of preference weights: what
-a person wants of each dimension is decided outside.
+once for each k, which takes a third off the time of a step beside llama.cpp. On a CPU only the dimensions that weigh
+anything are computed, by a session for just these, which opens in a millisecond. How much they weigh is used outside.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,34 +13,53 @@ from typing import Self
 
 import numpy as np
 
+from padlite.backends import onnx_schema as onnx
 from padlite.backends import preflight
 from padlite.backends.onnx_head import INPUTS, OUTPUT, Probe
+from padlite.backends.onnx_head_part import maps_of, with_dimensions
 from padlite.backends.onnx_head_reader import HeadInfo, read_head
-from padlite.backends.onnx_runtime import Binding, Session, bind, first_line, open_session
+from padlite.backends.onnx_runtime import CPU, Binding, Session, bind, first_line, open_session, run_options
 from padlite.errors import BackendError, RewardMismatchError
 from padlite.seams import Dimension, FloatArray, Message, Step, TokenArray
 from padlite.text_map import TextMap
 
 PROBE_COSINE = 0.95
+_PARTS = 16  # sessions for some of the dimensions that are kept
+_BOUND = 256  # buffers that are kept
+_NO_MAPS = np.empty((0, 0, 0), dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """A session that computes c dimensions, and which of them each of the m is: *places* (m,)."""
+
+    session: Session
+    places: TokenArray
+    computed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Buffers:
-    """What a step with k candidates reads and writes, bound to the session."""
+    """What a step with k candidates reads and writes, bound to the session of *part*."""
 
+    part: _Part
     hidden: FloatArray  # (1, d)
     candidates: TokenArray  # (1, k)
-    features: FloatArray  # (1, k, m)
+    features: FloatArray  # (1, k, c)
     binding: Binding
 
 
 class OnnxHead:
     """A reward head, open and ready to score candidates; a context manager that closes it. Use it from one thread."""
 
-    def __init__(self, session: Session, info: HeadInfo) -> None:
-        self._session: Session | None = session
-        self._info = info
-        self._buffers: dict[int, _Buffers] = {}
+    def __init__(self, session: Session, info: HeadInfo, path: Path, model: onnx.Model) -> None:
+        count = len(info.dimensions)
+        self._whole: _Part | None = _Part(session=session, places=np.arange(count), computed=count)
+        self._info, self._path, self._model = info, path, model
+        self._maps = maps_of(model, info, path)
+        self._run_options = run_options()
+        self._parts: dict[bytes, _Part] = {}
+        self._buffers: dict[tuple[bytes, int], _Buffers] = {}
         self.provider: str = session.get_providers()[0]
 
     @classmethod
@@ -49,8 +68,9 @@ class OnnxHead:
 
         Raises NotFoundError, BackendError (unsafe, damaged or no head; no CUDA), UsageError (unknown device).
         """
-        info = read_head(preflight.inspect(path, kind="head"))
-        return cls(open_session(str(path), device), info)
+        model = preflight.inspect(path, kind="head")
+        info = read_head(model)
+        return cls(open_session(str(path), device), info, path, model)
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
@@ -121,35 +141,58 @@ class OnnxHead:
     def features(self, step: Step) -> FloatArray:
         """Return the reward of each candidate in each dimension, (k, m): a new array, NaN where the head says so.
 
-        Raises BackendError when the step doesn't fit the head: candidates must be ids below V, *hidden* (d,) float32.
+        Dimensions that weigh nothing count 0, unless none weighs anything. Raises BackendError when the step doesn't
+        fit the head: candidates must be ids below V, *hidden* (d,) float32.
         """
-        if self._session is None:
+        if self._whole is None:
             raise BackendError("the reward head is closed", remedy="open it again")
-        count = len(step.candidates)
-        buffers = self._buffers.get(count) or self._bind(self._session, count)
+        count, weights = len(step.candidates), step.weights.tobytes()
+        buffers = self._buffers.get((weights, count)) or self._bind(
+            self._part(self._whole, step.weights), weights, count
+        )
         try:
             buffers.hidden[0] = step.hidden
             buffers.candidates[0] = step.candidates
-            self._session.run_with_iobinding(buffers.binding)
+            buffers.part.session.run_with_iobinding(buffers.binding, self._run_options)
         except Exception as error:
             raise BackendError(f"the reward head failed: {first_line(error)}", remedy="run `padlite doctor`") from error
-        features: FloatArray = buffers.features[0].copy()
+        features: FloatArray = buffers.features[0].take(buffers.part.places, axis=1)
         return features
 
-    def _bind(self, session: Session, count: int) -> _Buffers:
-        """Return buffers for *count* candidates, and keep them."""
+    def _part(self, whole: _Part, weights: FloatArray) -> _Part:
+        """Return what computes the dimensions that *weights* (m,) want, and keep it."""
+        wanted = np.flatnonzero(weights)
+        if self.provider != CPU or not 0 < len(wanted) < whole.computed - 1:
+            return whole
+        part = self._parts.get(wanted.tobytes())
+        if part is None:
+            if len(self._parts) == _PARTS:  # they are made again as quickly as one would be chosen
+                self._parts.clear()
+                self._buffers.clear()
+            model = with_dimensions(self._model, self._maps, wanted)
+            places = np.full(whole.computed, len(wanted))  # the zero behind them
+            places[wanted] = np.arange(len(wanted))
+            session = open_session(model, "cpu", weights=self._path.absolute().parent)
+            part = self._parts[wanted.tobytes()] = _Part(session=session, places=places, computed=len(wanted) + 1)
+        return part
+
+    def _bind(self, part: _Part, weights: bytes, count: int) -> _Buffers:
+        """Return buffers for *count* candidates at *weights*, and keep them."""
+        if len(self._buffers) == _BOUND:
+            self._buffers.clear()
         hidden = np.empty((1, self.hidden_size), dtype=np.float32)
         candidates = np.empty((1, count), dtype=np.int64)
-        features = np.empty((1, count, len(self.dimensions)), dtype=np.float32)
-        binding = bind(session, {INPUTS[0]: hidden, INPUTS[1]: candidates}, {OUTPUT: features})
-        buffers = _Buffers(hidden=hidden, candidates=candidates, features=features, binding=binding)
-        self._buffers[count] = buffers
+        features = np.empty((1, count, part.computed), dtype=np.float32)
+        binding = bind(part.session, {INPUTS[0]: hidden, INPUTS[1]: candidates}, {OUTPUT: features})
+        buffers = _Buffers(part=part, hidden=hidden, candidates=candidates, features=features, binding=binding)
+        self._buffers[weights, count] = buffers
         return buffers
 
     def close(self) -> None:
-        """Free the session; closing twice is fine."""
+        """Free the sessions; closing twice is fine."""
         self._buffers.clear()
-        self._session = None
+        self._parts.clear()
+        self._whole, self._maps = None, _NO_MAPS
 
     def __enter__(self) -> Self:
         return self

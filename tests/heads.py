@@ -40,11 +40,13 @@ def write_large_head(path: Path) -> Path:
     return write_small_head(path, vocabulary_size=200_000)
 
 
-def write_head_of(path: Path, *, dimensions: int, width: int, rank: int, seed: int = 1) -> Path:
-    """A head with so many dimensions of random numbers; its maps lie in a data file above 1 MiB."""
+def write_head_of(
+    path: Path, *, dimensions: int, width: int, rank: int, vocabulary_size: int = V, seed: int = 1
+) -> Path:
+    """A head with so many dimensions of random numbers; what is above 1 MiB lies in a data file."""
     rng = np.random.default_rng(seed)
     write_head(
-        path, table=rng.standard_normal((V, rank)).astype(np.float16),
+        path, table=rng.standard_normal((vocabulary_size, rank)).astype(np.float16),
         maps=rng.standard_normal((dimensions, width, rank)).astype(np.float32),
         dimensions=[Dimension(name=f"number-{i}") for i in range(dimensions)], tokenizer_sha256=SHA256,
         probe=probe(width),

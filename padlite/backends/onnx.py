@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from padlite.backends import onnx_schema as onnx
 from padlite.backends import preflight
 from padlite.backends.onnx_head import INPUTS, OUTPUT, Probe
-from padlite.backends.onnx_head_part import maps_of, with_dimensions
+from padlite.backends.onnx_head_part import Arrays, arrays_of, with_dimensions
 from padlite.backends.onnx_head_reader import HeadInfo, read_head
 from padlite.backends.onnx_runtime import CPU, Binding, Session, bind, first_line, open_session, run_options
 from padlite.errors import BackendError, RewardMismatchError
@@ -26,7 +26,6 @@ from padlite.text_map import TextMap
 PROBE_COSINE = 0.95
 _PARTS = 16  # sessions for some of the dimensions that are kept
 _BOUND = 256  # buffers that are kept
-_NO_MAPS = np.empty((0, 0, 0), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +48,21 @@ class _Buffers:
     binding: Binding
 
 
+class _Opened(NamedTuple):
+    """What an open head computes with: the session for all dimensions, and the arrays for others."""
+
+    whole: _Part
+    arrays: Arrays
+
+
 class OnnxHead:
     """A reward head, open and ready to score candidates; a context manager that closes it. Use it from one thread."""
 
     def __init__(self, session: Session, info: HeadInfo, path: Path, model: onnx.Model) -> None:
         count = len(info.dimensions)
-        self._whole: _Part | None = _Part(session=session, places=np.arange(count), computed=count)
-        self._info, self._path, self._model = info, path, model
-        self._maps = maps_of(model, info, path)
+        whole = _Part(session=session, places=np.arange(count), computed=count)
+        self._opened: _Opened | None = _Opened(whole, arrays_of(model, info, path))
+        self._info, self._model = info, model
         self._run_options = run_options()
         self._parts: dict[bytes, _Part] = {}
         self._buffers: dict[tuple[bytes, int], _Buffers] = {}
@@ -141,14 +147,14 @@ class OnnxHead:
     def features(self, step: Step) -> FloatArray:
         """Return the reward of each candidate in each dimension, (k, m): a new array, NaN where the head says so.
 
-        Dimensions that weigh nothing count 0, unless none weighs anything. Raises BackendError when the step doesn't
-        fit the head: candidates must be ids below V, *hidden* (d,) float32.
+        A dimension that weighs nothing may count 0. Raises BackendError when the step doesn't fit the head: candidates
+        must be ids below V, *hidden* (d,) float32.
         """
-        if self._whole is None:
+        if self._opened is None:
             raise BackendError("the reward head is closed", remedy="open it again")
         count, weights = len(step.candidates), step.weights.tobytes()
         buffers = self._buffers.get((weights, count)) or self._bind(
-            self._part(self._whole, step.weights), weights, count
+            self._part(self._opened, step.weights), weights, count
         )
         try:
             buffers.hidden[0] = step.hidden
@@ -159,9 +165,9 @@ class OnnxHead:
         features: FloatArray = buffers.features[0].take(buffers.part.places, axis=1)
         return features
 
-    def _part(self, whole: _Part, weights: FloatArray) -> _Part:
+    def _part(self, opened: _Opened, weights: FloatArray) -> _Part:
         """Return what computes the dimensions that *weights* (m,) want, and keep it."""
-        wanted = np.flatnonzero(weights)
+        (whole, arrays), wanted = opened, np.flatnonzero(weights)
         if self.provider != CPU or not 0 < len(wanted) < whole.computed - 1:
             return whole
         part = self._parts.get(wanted.tobytes())
@@ -169,10 +175,10 @@ class OnnxHead:
             if len(self._parts) == _PARTS:  # they are made again as quickly as one would be chosen
                 self._parts.clear()
                 self._buffers.clear()
-            model = with_dimensions(self._model, self._maps, wanted)
+            model = with_dimensions(self._model, arrays.maps, wanted)
             places = np.full(whole.computed, len(wanted))  # the zero behind them
             places[wanted] = np.arange(len(wanted))
-            session = open_session(model, "cpu", weights=self._path.absolute().parent)
+            session = open_session(model, "cpu", arrays={"table": arrays.table} if arrays.beside else {})
             part = self._parts[wanted.tobytes()] = _Part(session=session, places=places, computed=len(wanted) + 1)
         return part
 
@@ -192,7 +198,7 @@ class OnnxHead:
         """Free the sessions; closing twice is fine."""
         self._buffers.clear()
         self._parts.clear()
-        self._whole, self._maps = None, _NO_MAPS
+        self._opened = None
 
     def __enter__(self) -> Self:
         return self

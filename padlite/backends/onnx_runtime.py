@@ -10,15 +10,19 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from padlite.backends import onnx_packages, onnx_schema
 from padlite.backends.onnx_packages import RuntimeState
 from padlite.errors import BackendError, UsageError
 from padlite.options import DEVICES
 from padlite.seams import FloatArray, TokenArray
+
+HalfArray = npt.NDArray[np.float16]
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -110,12 +114,13 @@ class _Options(Protocol):
     log_severity_level: int
 
     def add_session_config_entry(self, key: str, value: str, /) -> None: ...
+    def add_external_initializers(self, names: list[str], values: list[Buffer], /) -> None: ...
 
 
 class _Values(Protocol):
     """What is used of the class onnxruntime.OrtValue."""
 
-    def ortvalue_from_numpy(self, value: FloatArray, device: str, number: int, /) -> Buffer: ...
+    def ortvalue_from_numpy(self, value: "FloatArray | HalfArray", device: str, number: int, /) -> Buffer: ...
 
 
 class _Runtime(Protocol):
@@ -164,11 +169,19 @@ def _load_runtime() -> _Runtime:
     return cast(_Runtime, onnxruntime)
 
 
-def open_session(model: str | bytes, device: str, *, threads: int = 1, weights: Path | None = None) -> Session:
+def open_session(
+    model: str | bytes,
+    device: str,
+    *,
+    threads: int = 1,
+    weights: Path | None = None,
+    arrays: Mapping[str, HalfArray] = MappingProxyType({}),
+) -> Session:
     """Open *model* on *device*; 'auto' takes the CPU without a word where CUDA doesn't work.
 
-    *model* is a path, or what a file would hold; its arrays in other files then lie in the folder *weights*. Raises
-    UsageError for a device of another name, BackendError when it can't be opened.
+    *model* is a path, or what a file would hold; its arrays in other files then lie in the folder *weights*, but for
+    the *arrays* that are given, which must outlive the session. Raises UsageError for a device of another name,
+    BackendError when it can't be opened.
     """
     if device not in DEVICES:
         raise UsageError(f"unknown device {device!r}", remedy=f"use one of {', '.join(DEVICES)}")
@@ -177,13 +190,13 @@ def open_session(model: str | bytes, device: str, *, threads: int = 1, weights: 
     if device == "cuda" and not compiled:
         raise BackendError("CUDA was asked for, but this ONNX Runtime is built without it", remedy=_CUDA_REMEDY)
     if device != "cpu" and compiled:
-        session = _try_cuda(runtime, model, _options(runtime, weights=weights))
+        session = _try_cuda(runtime, model, _options(runtime, weights=weights, arrays=arrays))
         if session is not None:
             return session
         if device == "cuda":
             raise BackendError("CUDA was asked for, but ONNX Runtime can't use it here", remedy=_CUDA_REMEDY)
     try:
-        options = _options(runtime, threads, weights)
+        options = _options(runtime, threads, weights, arrays)
         return runtime.InferenceSession(model, options, providers=[CPU], enable_fallback=0)
     except Exception as error:
         raise BackendError(
@@ -214,13 +227,21 @@ def zeros(shape: Sequence[int]) -> Buffer:
     return _load_runtime().OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype=np.float32), "cpu", 0)
 
 
-def _options(runtime: _Runtime, threads: int = 1, weights: Path | None = None) -> _Options:
+def _options(
+    runtime: _Runtime,
+    threads: int = 1,
+    weights: Path | None = None,
+    arrays: Mapping[str, HalfArray] = MappingProxyType({}),
+) -> _Options:
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = _FATAL
     if weights is not None:
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(weights))
+    if arrays:
+        values = [runtime.OrtValue.ortvalue_from_numpy(array, "cpu", 0) for array in arrays.values()]
+        options.add_external_initializers(list(arrays), values)
     return options
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,16 +14,25 @@ from padlite.seams import FloatArray, Step
 from tests import heads
 
 M = 5
-SHAPES = {"whole in its file": (6, 3), "maps beside it": (1024, 64)}  # width, rank
+SHAPES = {  # width, rank, vocabulary
+    "whole in its file": (6, 3, heads.V),
+    "maps beside it": (1024, 64, heads.V),
+    "table beside it": (6, 32, 20_000),
+    "both beside it": (1024, 64, 20_000),
+}
 
 
 @pytest.fixture(scope="module", params=SHAPES)
 def head(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnnxHead]:
-    width, rank = SHAPES[request.param]
-    path = tmp_path_factory.mktemp("head") / "reward.onnx"
-    with OnnxHead.open(heads.write_head_of(path, dimensions=M, width=width, rank=rank)) as opened:
-        assert path.with_name("reward.onnx.data").exists() is (width == 1024)
+    with OnnxHead.open(_write(tmp_path_factory.mktemp("head") / "reward.onnx", request.param)) as opened:
         yield opened
+
+
+def _write(path: Path, shape: str, *, seed: int = 1) -> Path:
+    width, rank, vocabulary_size = SHAPES[shape]
+    heads.write_head_of(path, dimensions=M, width=width, rank=rank, vocabulary_size=vocabulary_size, seed=seed)
+    assert path.with_name("reward.onnx.data").exists() is (shape != "whole in its file")
+    return path
 
 
 def _step(head: OnnxHead, weights: FloatArray, *, seed: int, candidates: int) -> Step:
@@ -83,3 +93,32 @@ def test_a_hidden_state_that_is_not_a_number_is_seen_with_any_weights(head: Onnx
         step = _step(head, np.array(weights, dtype=np.float32), seed=1, candidates=2)
         step.hidden[0] = np.nan
         assert np.isnan(head.features(step)).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("happens", ["removed", "replaced"])
+def test_an_open_head_goes_on_when_its_files_are_gone(tmp_path: Path, shape: str, happens: str) -> None:
+    path = _write(tmp_path / "reward.onnx", shape)
+    some = np.array([0, 1, 1, 0, 0], dtype=np.float32)
+    with OnnxHead.open(path) as head:
+        step = _step(head, np.ones(M, dtype=np.float32), seed=1, candidates=3)
+        whole = head.features(step)
+        if happens == "replaced":
+            _write(path, shape, seed=2)
+        else:
+            for each in tmp_path.iterdir():
+                each.unlink()
+        np.testing.assert_array_equal(head.features(step._replace(weights=some)), whole * some)
+
+
+def test_a_head_of_links_as_the_hub_keeps_it_computes_some_dimensions_too(tmp_path: Path) -> None:
+    blobs, shown = tmp_path / "blobs", tmp_path / "snapshot"
+    for folder in (blobs, shown):
+        folder.mkdir()
+    _write(blobs / "reward.onnx", "both beside it")
+    for name in ("reward.onnx", "reward.onnx.data"):
+        (shown / name).symlink_to(blobs / name)
+    some = np.array([0, 1, 0, 0, 0], dtype=np.float32)
+    with OnnxHead.open(shown / "reward.onnx") as head:
+        step = _step(head, np.ones(M, dtype=np.float32), seed=1, candidates=3)
+        np.testing.assert_array_equal(head.features(step._replace(weights=some)), head.features(step) * some)

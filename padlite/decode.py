@@ -138,35 +138,34 @@ def decode(
         yield End(reason=FinishReason.CANCELLED, text="")
         return
     reason = FinishReason.CANCELLED
-    while not cancelled():
-        try:
+    try:
+        while not cancelled():
             trace = decide(
                 state, reward, context, options=options, guidance=guidance, rng=rng, scratch=scratch,
                 begin=len(prompt), constraint=constraint,
             )  # fmt: skip
-        except DecodingCancelled:  # a reward catching up with the conversation
-            break
-        except ContextFullError:  # the reward's own context, whose prompt is longer
-            reason = FinishReason.CONTEXT
-            break
-        token = int(trace.candidates[trace.chosen])
-        if tokenizer.is_end(token):
-            reason = FinishReason.STOP
-            break
-        context.append(token)
-        if constraint is not None:
-            constraint.accept(token)
-        yield Token(id=token, text=stream.feed(tokenizer.piece(token)), trace=trace)
-        if stream.stopped:
-            reason = FinishReason.STOP
-            break
-        if len(context) - len(prompt) == options.max_tokens:
-            reason = FinishReason.LENGTH
-            break
-        if len(context) >= base.context_length:
-            reason = FinishReason.CONTEXT
-            break
-        state = _step(base, reward, context, guidance=guidance, sequence=sequence)
+            token = int(trace.candidates[trace.chosen])
+            if tokenizer.is_end(token):
+                reason = FinishReason.STOP
+                break
+            context.append(token)
+            if constraint is not None:
+                constraint.accept(token)
+            yield Token(id=token, text=stream.feed(tokenizer.piece(token)), trace=trace)
+            if stream.stopped:
+                reason = FinishReason.STOP
+                break
+            if len(context) - len(prompt) == options.max_tokens:
+                reason = FinishReason.LENGTH
+                break
+            if len(context) >= base.context_length:
+                reason = FinishReason.CONTEXT
+                break
+            state = _step(base, reward, context, guidance=guidance, sequence=sequence)
+    except DecodingCancelled:  # while a reward caught up with the conversation
+        reason = FinishReason.CANCELLED
+    except ContextFullError:  # of a reward, whose prompt is longer, or of the cells that the base shares with it
+        reason = FinishReason.CONTEXT
     yield End(reason=reason, text=stream.finish(), cut=stream.stopped)
 
 

@@ -61,8 +61,13 @@ class Streams:
     def prefill(
         self, tokens: Sequence[int], *, sequence: int = 0, cancelled: Callable[[], bool] | None = None
     ) -> BaseState:
-        """Prefill one sequence as the base does; logits of companions that nobody took are gone."""
+        """Prefill one sequence as the base does; logits of companions that nobody took are gone.
+
+        With the leader's prompt an answer begins, in which nobody accompanies it yet.
+        """
         self._waiting.clear()
+        if sequence == self._leader:
+            self._companions = ()
         before = self._base.evaluated_tokens
         try:
             return self._base.prefill(tokens, sequence=sequence, cancelled=cancelled)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from padlite.contrast import ContrastReward, SentencePlace
-from padlite.errors import BackendError
+from padlite.errors import BackendError, ContextFullError
 from padlite.options import DecodingOptions
 from padlite.scoring import combine, distribution, pad_rewards
-from padlite.seams import Dimension, FloatArray
+from padlite.seams import BaseState, Dimension, FloatArray
 from padlite.session import Answer, Finished, FinishReason, Session
 from padlite.streams import Streams
 from padlite.template import ChatTemplate
@@ -148,6 +148,25 @@ def test_the_sentences_longer_prompts_always_have_room() -> None:
     assert chat.session.context_length == 120 - chat.reward.reserved_tokens
     chat.session.options = DecodingOptions(candidates=34)
     assert finished(chat.session.say("h" * 60)).finish_reason is FinishReason.STOP
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_an_answer_ends_where_its_sentences_find_no_room_and_is_kept(
+    monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
+    """The sentence's prompt is longer than the conversation's own, and both share the engine's cells."""
+    chat = Chat(together=together, pirate=1)
+    step = chat.base.step
+
+    def full_at(token: int, *, sequence: int = 0) -> BaseState:
+        if chat.text_of(1).endswith("ar"):
+            raise ContextFullError("full")
+        return step(token, sequence=sequence)
+
+    monkeypatch.setattr(chat.base, "step", full_at)
+    answer = chat.say("hi")
+    assert (answer.text, answer.finish_reason) == ("arr", FinishReason.CONTEXT)
+    assert chat.session.messages[-1].content == "arr"
 
 
 def test_cancelling_while_a_sentence_catches_up_ends_the_answer() -> None:

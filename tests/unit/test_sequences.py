@@ -7,6 +7,7 @@ import pytest
 from padlite.errors import ContextFullError, DecodingCancelled, PadliteError
 from padlite.seams import BaseState
 from padlite.sequences import Seat, Sequences
+from padlite.streams import Streams
 from tests.fakes import ALPHABET, TableBase, spelling
 
 
@@ -68,6 +69,21 @@ def test_the_sequences_of_a_conversation_are_numbered_for_itself_and_step_togeth
     c = Seat(sequences)
     for number in range(5):
         c.prefill([20 + number], sequence=number)
+
+
+def test_who_accompanied_the_last_answer_does_not_come_along_in_the_next() -> None:
+    base = SharedBase()
+    seat = Seat(Sequences(base, range(3)))
+    streams = Streams(seat, together=True)
+    for sequence in (0, 1):
+        streams.prefill([1, 2], sequence=sequence)
+    streams.accompany([1])
+    streams.step(3)
+    streams.follow(3, 1)
+    seat.release()
+    streams.prefill([1, 2, 3, 4])
+    streams.step(5)
+    assert len(base.batches) == 1
 
 
 def test_a_conversation_that_goes_on_finds_its_own_tokens_whichever_others_were_answered() -> None:

@@ -6,9 +6,14 @@ from pathlib import Path
 
 def write_whole(path: Path, content: bytes) -> None:
     """Put *content* into *path*, complete on disk under another name first; the umask decides who may read it."""
+    write_beside(path, content).replace(path)
+
+
+def write_beside(path: Path, content: bytes) -> Path:
+    """Put *content* into a file beside *path*, complete on disk, and return that file, which is to replace *path*."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(path)
+    return partial

@@ -25,7 +25,7 @@ from padlite.backends.onnx_metadata import SCHEMA
 from padlite.errors import UsageError
 from padlite.seams import Dimension, FloatArray
 from padlite.text_map import TextMap, problem_of
-from padlite.whole_files import write_whole
+from padlite.whole_files import write_beside, write_whole
 
 OPSET = 21
 INLINE_BYTES = 2**20
@@ -185,13 +185,16 @@ def _add_tensors(graph: onnx.Graph, location: str, arrays: Mapping[str, HalfArra
 
 
 def _write_files(path: Path, graph: bytes, data: bytes) -> None:
-    """Put *data* and then *graph* in place, each complete under another name first."""
+    """Put *data* and *graph* in place, both complete on disk first: a cut in between leaves none, not a mixed one."""
     beside = path.with_name(path.name + ".data")
-    if data:
-        write_whole(beside, data)
-    write_whole(path, graph)
     if not data:
+        write_whole(path, graph)
         beside.unlink(missing_ok=True)
+        return
+    written = [(each, write_beside(each, content)) for each, content in ((beside, data), (path, graph))]
+    path.unlink(missing_ok=True)
+    for place, complete in written:
+        complete.replace(place)
 
 
 def _to_json(value: object) -> str:

@@ -55,6 +55,24 @@ def test_a_smaller_head_in_the_same_place_leaves_no_data_file_behind(tmp_path: P
     assert [each.name for each in tmp_path.iterdir()] == ["reward.onnx"]
 
 
+def test_a_write_that_is_cut_off_never_leaves_one_heads_graph_over_anothers_arrays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = heads.write_large_head(tmp_path / "reward.onnx")
+    replace = Path.replace
+
+    def cut_off(self: Path, target: Path) -> Path:
+        if self.name == "reward.onnx.partial":
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        heads.write_small_head(path, vocabulary_size=200_001)
+    assert not path.exists()
+    assert path.with_name("reward.onnx.data").exists()
+
+
 def _nan(array: FloatArray) -> FloatArray:
     broken = array.copy()
     broken.flat[0] = np.nan

@@ -84,6 +84,17 @@ def test_a_loss_that_is_no_number_stops_the_training_with_the_step(work: Path, t
     assert "rate" in caught.value.remedy
 
 
+@pytest.mark.parametrize("plan", [replace(PLAN, checkpoint_every_s=0.0), replace(PLAN, budget_s=1e-6)])
+def test_weights_that_are_no_numbers_are_never_kept(work: Path, tmp_path: Path, plan: BaseTraining) -> None:
+    """The loss of a step is asked for one step later, but before a checkpoint is written."""
+    broken, checkpoint = trainer(work, plan), tmp_path / "base.pt"
+    with torch.no_grad():
+        broken.model.norm.weight.fill_(math.nan)
+    with pytest.raises(BackendError, match="loss of step 1 is not a finite number"):
+        broken.run(checkpoint)
+    assert not checkpoint.exists()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_one_clear_error(work: Path) -> None:
     assert trainer(work, device="auto").device.type == "cpu"
@@ -103,6 +114,9 @@ def test_the_base_is_trained_elsewhere_and_comes_back_in_parts(work: Path, tmp_p
     here = Places(data=tmp_path, out=tmp_path, work=back)
     assert progress_of(here.checkpoint("base")) == progress_of(there.checkpoint("base"))
     assert train_phases(here, RECIPE, device="cpu")  # nothing is left to do
+    longer = replace(RECIPE, focus=replace(RECIPE.focus, budget_s=10 * RECIPE.focus.budget_s))
+    with pytest.raises(BackendError, match="holds the weights of a training that was finished"):
+        train_phases(here, longer, device="cpu")
     sent, kept = load_model(here.checkpoint("focus"), SHAPE), load_model(there.checkpoint("focus"), SHAPE)
     for got, wanted in zip(sent.parameters(), kept.parameters(), strict=True):
         assert torch.equal(got, wanted.to(torch.bfloat16).float())

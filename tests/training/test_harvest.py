@@ -1,7 +1,14 @@
-"""The harvest's own processes."""
+"""The harvest's own processes, and its file."""
 
 import subprocess
 import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from padlite_training.harvest import Harvest
 
 HARVESTING = """
 import multiprocessing, time
@@ -22,3 +29,23 @@ def test_a_process_that_harvests_ends_when_the_build_is_killed() -> None:
         assert build.stdout.readline() == "working\n"
         build.kill()
         build.communicate(timeout=60)  # the pipe stays open as long as the child that shares it
+
+
+def test_a_harvest_that_is_cut_off_while_it_is_written_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is there means that the stage is done."""
+    harvest = Harvest(**{field.name: np.zeros((2, 2)) for field in fields(Harvest)})  # type: ignore[arg-type]
+    path, write = tmp_path / "harvest.npz", np.savez
+
+    def cut_off(file: object, **arrays: object) -> None:
+        write(file, hidden=arrays["hidden"])  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        harvest.save(path)
+    assert not path.exists()
+    monkeypatch.undo()
+    harvest.save(path)
+    assert np.array_equal(Harvest.load(path).hidden, harvest.hidden)

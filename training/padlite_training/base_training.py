@@ -78,28 +78,35 @@ class BaseTrainer:
         while self.progress.elapsed_s < plan.budget_s and time.monotonic() - began < stop_after:
             # A GPU works on the step before while the next rows are drawn: its loss is asked for only now.
             loss, pending = pending, self._step(sampler)
-            if loss is not None:
-                smooth = self._smoothed(smooth, float(loss))
+            smooth = self._smoothed(smooth, loss, step=self.progress.steps - 1)
             self.progress.elapsed_s += watch.lap()
             if self.progress.elapsed_s - shown > 20:
                 shown = self.progress.elapsed_s
                 self._show(smooth)
             if self.progress.elapsed_s - saved > plan.checkpoint_every_s:
                 saved = self.progress.elapsed_s
+                smooth, pending = self._smoothed(smooth, pending, step=self.progress.steps), None
                 self._save(checkpoint)
                 self.look()
+        self._smoothed(smooth, pending, step=self.progress.steps)
         self._save(checkpoint)
         self.look()
         return self.progress.elapsed_s >= plan.budget_s
 
-    def _smoothed(self, smooth: float, loss: float) -> float:
-        """Return the running mean of the loss. Raises BackendError when *loss* isn't finite."""
-        if not math.isfinite(loss):
+    def _smoothed(self, smooth: float, loss: Tensor | None, *, step: int) -> float:
+        """Return the running mean with one more *loss*, that of *step*, if it is one.
+
+        Raises BackendError when it isn't finite: always before a checkpoint with that step is written.
+        """
+        if loss is None:
+            return smooth
+        value = float(loss)
+        if not math.isfinite(value):
             raise BackendError(
-                f"the loss of step {self.progress.steps - 1} is not a finite number",
+                f"the loss of step {step} is not a finite number",
                 remedy="halve matrix_rate and table_rate in padlite_training/recipe.py, and go on from the checkpoint",
             )
-        return loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss
+        return value if math.isnan(smooth) else 0.98 * smooth + 0.02 * value
 
     def rate(self) -> float:
         """Return the present share of the full learning rate, from 0 to 1."""
@@ -176,7 +183,9 @@ class BaseTrainer:
             logger.info("  [%s] %s -> %s", system, question, text)
 
     def _save(self, path: Path) -> None:
+        """Write the checkpoint, whole or not at all."""
         state = {
+            "device": self.device.type,
             "model": self.model.state_dict(),
             "classifier": self.classifier.state_dict(),
             "muon": self.muon.state(),
@@ -188,6 +197,7 @@ class BaseTrainer:
         temporary.replace(path)
 
     def _load(self, path: Path) -> None:
+        """Go on from the checkpoint *path*."""
         state = torch.load(path, weights_only=True, map_location=self.device)
         self.model.load_state_dict(state["model"])
         self.classifier.load_state_dict(state["classifier"])
@@ -200,13 +210,14 @@ def train_phases(places: Places, recipe: Recipe, *, device: str = "auto", stop_a
     """Train the base model of *recipe* in the work folder, which has the corpus and the tokenizer.
 
     First on everything, then mostly on small talk. Return whether both phases are finished; false after *stop_after*
-    seconds, and another call goes on from there.
+    seconds, and another call goes on from there. Raises BackendError where there is no going on.
     """
     start: Path | None = None
     began = time.monotonic()
     for phase, plan in recipe.phases.items():
         checkpoint = places.checkpoint(phase)
         if not is_finished(checkpoint, plan):
+            _require_resumable(checkpoint)
             writer = ChatWriter(load_tokenizer(places.tokenizer), user_weight=plan.user_weight)
             trainer = BaseTrainer(
                 load_corpus(places.corpus), writer, recipe.model, plan, start=start, device=device
@@ -215,6 +226,15 @@ def train_phases(places: Places, recipe: Recipe, *, device: str = "auto", stop_a
                 return False
         start = checkpoint
     return True
+
+
+def _require_resumable(checkpoint: Path) -> None:
+    """Raise BackendError if *checkpoint* is there and holds no more than weights."""
+    if checkpoint.is_file() and "muon" not in torch.load(checkpoint, weights_only=True, map_location="cpu"):
+        raise BackendError(
+            f"{checkpoint} holds the weights of a training that was finished, and no training can go on from it",
+            remedy="ask for no more time than it was trained for, or build its bundle and --start-from that",
+        )
 
 
 class _Stopwatch:
@@ -252,6 +272,11 @@ def held_out_loss(model: LlamaForTraining, corpus: Corpus, writer: ChatWriter, *
 def progress_of(checkpoint: Path) -> Progress:
     """Return how far the training of *checkpoint* has come."""
     return Progress(*torch.load(checkpoint, weights_only=True, map_location="cpu")["progress"])
+
+
+def device_of(checkpoint: Path) -> str:
+    """Return the type of the device on which *checkpoint* was trained."""
+    return str(torch.load(checkpoint, weights_only=True, map_location="cpu").get("device", "cpu"))
 
 
 def is_finished(checkpoint: Path, plan: BaseTraining) -> bool:

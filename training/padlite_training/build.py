@@ -18,6 +18,7 @@ from pathlib import Path
 from padlite.bundle import Bundle, load_bundle
 from padlite.errors import PadliteError
 from padlite.options import DecodingOptions
+from padlite.whole_files import write_whole
 from padlite_training import card
 from padlite_training.base_gguf import open_base
 from padlite_training.corpus import build_corpus, corpus_texts, load_corpus, load_small_talk, save_corpus
@@ -45,7 +46,8 @@ def make_tokenizer(places: Places, recipe: Recipe) -> None:
 
     if not places.tokenizer.is_file():
         texts = corpus_texts(load_corpus(places.corpus))
-        train_tokenizer(texts, vocabulary=recipe.model.vocabulary).save(str(places.tokenizer))
+        tokenizer = train_tokenizer(texts, vocabulary=recipe.model.vocabulary)
+        write_whole(places.tokenizer, tokenizer.to_str(pretty=True).encode())
 
 
 def take_start(places: Places, recipe: Recipe, earlier: Bundle) -> None:
@@ -58,7 +60,7 @@ def take_start(places: Places, recipe: Recipe, earlier: Bundle) -> None:
 
 def make_gguf(places: Places, recipe: Recipe) -> None:
     """Stage 4: write the base model as a quantized GGUF and prove that llama.cpp computes the same."""
-    from padlite_training.base_training import held_out_loss, load_average, progress_of
+    from padlite_training.base_training import device_of, held_out_loss, load_average, progress_of
     from padlite_training.export_gguf import export_gguf, measure_parity, require_same_tokens
     from padlite_training.llama_model import parameter_count
     from padlite_training.sampler import ChatWriter
@@ -83,6 +85,7 @@ def make_gguf(places: Places, recipe: Recipe) -> None:
         held_out_loss=held_out_loss(model, corpus, writer, limit=len(corpus.held_out_dialogues)),
         parity=parity,
         earlier=EarlierFacts.load(places.facts("earlier")) if going_on else None,
+        device=device_of(last),
     )
     facts.save(places.facts("base"))
     logger.info("base model: held-out loss %.3f nats per token, %s", facts.held_out_loss, parity)

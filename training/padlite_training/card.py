@@ -56,8 +56,8 @@ def write(out: Path, work: Path, recipe: Recipe, *, licence: str) -> Bundle:
         out,
         name=out.name,
         license=licence,
-        title="padlite tiny",
-        description="A very small English chat model with eight styles that can be mixed",
+        title=out.name.replace("-", " "),
+        description=f"{recipe.description} with eight styles that can be mixed",
         dimensions=dimensions,
         strength=measured.evaluation.strength,
         candidates=measured.evaluation.candidates,
@@ -78,7 +78,7 @@ def card(out: Path, measured: Measured, recipe: Recipe, *, licence: str) -> str:
     styles = "\n".join(f"- **{style}**: {DESCRIPTIONS[style]}" for style in STYLES)
     sections = [
         f"# {out.name}",
-        _introduction(measured.base),
+        _introduction(measured.base, recipe),
         "This card is written by `padlite_training.card` from what the run that made the bundle measured.",
         f"## Styles\n\n{styles}",
         _data(measured.split),
@@ -92,9 +92,9 @@ def card(out: Path, measured: Measured, recipe: Recipe, *, licence: str) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _introduction(base: BaseFacts) -> str:
+def _introduction(base: BaseFacts, recipe: Recipe) -> str:
     return (
-        f"A very small English chat model ({base.weights / 1e6:.1f} million weights) with a reward head for eight "
+        f"{recipe.description} ({base.weights / 1e6:.1f} million weights) with a reward head for eight "
         "styles. It is there for trying padlite out: it keeps up small talk and knows next to nothing."
     )
 
@@ -127,7 +127,8 @@ def _size(out: Path, base: BaseFacts, recipe: Recipe, licence: str) -> str:
 
 def _training(measured: Measured, recipe: Recipe) -> str:
     base, head = measured.base, measured.head
-    lines = [f"## Training\n\nOn {recipe.base.threads} processor cores that were shared with other work, no GPU.\n"]
+    place = f"{recipe.base.threads} processor cores that were shared with other work, no GPU"
+    lines = [f"## Training\n\nOn {place if base.device == 'cpu' else 'one GPU (CUDA)'}.\n"]
     for number, (phase, done) in enumerate(base.phases.items()):
         minutes = done.elapsed_s / 60
         if base.earlier is not None and number == 0:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from padlite.profile import Profile
+from padlite.whole_files import write_whole
 from padlite_training.corpus import load_small_talk
 from padlite_training.judging.order import EvaluationOrder, run
 from padlite_training.pairs.telling import Teller
@@ -36,7 +37,7 @@ def compare(places: Places, plan: Comparison, teller: Teller) -> None:
             strengths=plan.strengths, best_of=plan.best_of, prompts=plan.prompts, pairs_each=plan.pairs_each,
         )  # fmt: skip
         record = run(order, teller).as_record()
-        places.rivals(name).write_text(json.dumps(record, ensure_ascii=False, indent=1), encoding="utf-8")
+        write_whole(places.rivals(name), json.dumps(record, ensure_ascii=False, indent=1).encode())
 
 
 def _pairs(path: Path, scenarios: Sequence[Scenario], styles: Sequence[str]) -> Path:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from padlite.whole_files import write_whole
 from padlite_training import sources
 from padlite_training.recipe import HELD_OUT_DIALOGUES, SPLIT_SEED
 from padlite_training.split import Scenario, SmallTalkSplit, fingerprint, scenarios_from, split_small_talk, tidy
@@ -71,15 +72,15 @@ def read_small_talk(data: Path | None, *, situations: int | None = None) -> Smal
 
 
 def save_corpus(corpus: Corpus, folder: Path) -> None:
-    """Write *corpus* to the three files in *folder*."""
+    """Write *corpus* to the three files in *folder*; the last one, texts.json, says that all are there."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "small_talk.json").write_text(json.dumps(asdict(corpus.small_talk)), encoding="utf-8")
+    write_whole(folder / "small_talk.json", json.dumps(asdict(corpus.small_talk)).encode())
     chats = {
         "training": [asdict(dialogue) for dialogue in corpus.dialogues],
         "held_out": [asdict(dialogue) for dialogue in corpus.held_out_dialogues],
     }
-    (folder / "dialogues.json").write_text(json.dumps(chats), encoding="utf-8")
-    (folder / "texts.json").write_text(json.dumps(corpus.texts), encoding="utf-8")
+    write_whole(folder / "dialogues.json", json.dumps(chats).encode())
+    write_whole(folder / "texts.json", json.dumps(corpus.texts).encode())
 
 
 def load_small_talk(folder: Path) -> SmallTalkSplit:

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from padlite.bundle import Bundle
 from padlite.errors import BackendError
+from padlite.whole_files import write_whole
 from padlite_training.chat_format import CONTROL_TOKENS
 from padlite_training.facts import EarlierFacts, Progress
 from padlite_training.gguf_writer import gguf_name
@@ -43,7 +44,7 @@ def start_from(bundle: Bundle, places: Places, shape: ModelShape, *, phase: str)
         parameter.data.copy_(torch.from_numpy(values.copy()).view(parameter.shape))
     progress = _progress(bundle)
     places.work.mkdir(parents=True, exist_ok=True)
-    tokenizer_of(reader).save(str(places.tokenizer))
+    write_whole(places.tokenizer, tokenizer_of(reader).to_str(pretty=True).encode())
     state = {"model": model.state_dict(), "progress": (progress.elapsed_s, progress.steps, progress.tokens)}
     torch.save(state, places.checkpoint(phase))
     sha256 = hashlib.sha256(bundle.base.read_bytes()).hexdigest()

@@ -8,14 +8,16 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
 
+from padlite.whole_files import write_whole
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """What is kept as a file of JSON."""
 
     def save(self, path: Path) -> None:
-        """Write the record to *path*."""
-        path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False), encoding="utf-8")
+        """Write the record to *path*, whole or not at all: that it is there means that the stage is done."""
+        write_whole(path, json.dumps(asdict(self), indent=1, ensure_ascii=False).encode())
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -58,7 +60,7 @@ class EarlierFacts(Record):
 class BaseFacts(Record):
     """The base model: number of weights, the phases of its training, its loss on held-out dialogues, its parity.
 
-    The first phase is the training of *earlier*, if it went on from a bundle.
+    The first phase is the training of *earlier*, if it went on from a bundle. *device* is where the last one ran.
     """
 
     weights: int
@@ -66,6 +68,7 @@ class BaseFacts(Record):
     held_out_loss: float
     parity: Parity
     earlier: EarlierFacts | None = None
+    device: str = "cpu"
 
     @classmethod
     def load(cls, path: Path) -> Self:

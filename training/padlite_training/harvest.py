@@ -57,9 +57,11 @@ class Harvest:
     plain: npt.NDArray[np.bool_]
 
     def save(self, path: Path) -> None:
-        """Write everything to the .npz file *path*."""
-        with path.open("wb") as file:
+        """Write everything to the .npz file *path*, under another name until it is complete."""
+        partial = path.with_name(path.name + ".partial")
+        with partial.open("wb") as file:
             np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
+        partial.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "Harvest":

@@ -45,7 +45,7 @@ def send(places: Places, recipe: Recipe, *, part_bytes: int = PART_BYTES) -> lis
     files = []
     for phase in recipe.phases:
         state = torch.load(places.checkpoint(phase), weights_only=True, map_location="cpu")
-        kept = {"progress": state["progress"]}
+        kept = {"progress": state["progress"], "device": state.get("device", "cpu")}
         if phase == list(recipe.phases)[-1]:
             kept["model"] = {name: value.to(torch.bfloat16) for name, value in state["model"].items()}
         files.append(slim / places.checkpoint(phase).name)

@@ -93,8 +93,9 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """All of it; *weights* is how the base's matrices are stored, by llama.cpp's names."""
+    """All of it; *description* is what it makes, *weights* how its matrices are stored, by llama.cpp's names."""
 
+    description: str = "A very small English chat model"
     weights: str = "q8_0"
     model: ModelShape = field(default_factory=ModelShape)
     base: BaseTraining = field(default_factory=BaseTraining)
@@ -129,6 +130,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "tiny": Recipe(),
         "small": Recipe(
+            description="A small English chat model",
             weights="q4_k_m",
             model=ModelShape(vocabulary=8192, width=512, layers=16, heads=8, feed_forward=1536),
             base=BaseTraining(budget_s=8 * 60.0, batch_tokens=65_536, row_length=512, weight_decay=0.1),

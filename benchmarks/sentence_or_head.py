@@ -63,9 +63,10 @@ def main() -> None:
         shelf = Shelf(source=find_source(profile, paths=paths), paths=paths)
         began = time.perf_counter()
         making = Making(prompts=ordinary_prompts(), answers=arguments.answers, threads=arguments.threads)
-        report = add_dimensions(shelf, [Wanted(name=NAME, sentence=arguments.sentence)], making, Silent())[0]
+        added = add_dimensions(shelf, [Wanted(name=NAME, sentence=arguments.sentence)], making, Silent())
+        report = added.reports[0]
         spent = time.perf_counter() - began
-        times = measure(find_source(profile, paths=paths).reward, report, shelf.source.base, arguments)
+        times = measure(added.head, report, shelf.source.base, arguments)
     plain = times["plain"]
     print(
         json.dumps(

@@ -45,7 +45,7 @@ class Paths:
 
     @property
     def harvests(self) -> Path:
-        """What is being collected for new dimensions; empty when none is being made."""
+        """What was collected for new dimensions: of runs that go on, were stopped, or need more answers."""
         return self.data / "harvests"
 
     @property

@@ -4,10 +4,10 @@ Says what happens and how it turned out; how a dimension is made is `padlite.dim
 """
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
@@ -40,7 +40,6 @@ ADD_SECTIONS: Mapping[str, Sequence[str]] = {
 }
 _RESERVED = ("sentences", "text")  # sections under [preferences] of a profile
 _EXAMPLES = 3
-_LONGEST_SENTENCE = 2000
 
 _model_option = click.option(
     "--model", "-m", metavar="NAME|PATH", shell_complete=complete_models,
@@ -68,7 +67,7 @@ def dimension() -> None:
 @click.option("--prompts", metavar="FILE", type=click.Path(path_type=Path), help="Your own prompts, one a line.")
 @click.option(
     "--answers", metavar="COUNT", type=click.IntRange(FEWEST_ANSWERS, 1_000_000), default=DEFAULT_ANSWERS,
-    show_default=True, help="Answers to learn from: more of them teach more and take longer.",
+    show_default=True, help="Answers to learn from, in twenties: more of them teach more and take longer.",
 )  # fmt: skip
 @click.option(
     "--device", type=click.Choice(DEVICES), default="auto", help="Where it runs. auto: a GPU where it can be used."
@@ -110,19 +109,19 @@ def add(
     making = Making(prompts=asked, answers=answers, threads=threads or 0, device=device, seed=seed)
     try:
         with _watching() as watch:
-            reports = add_dimensions(shelf, wanted, making, watch)
+            added = add_dimensions(shelf, wanted, making, watch)
     except KeyboardInterrupt:
         click.echo("padlite: stopped; the same command goes on from here", err=True)
         raise
-    where = str(_shelf(model).head)
     if as_json:
-        _print_json({"model": shelf.source.name, "head": where, "dimensions": [_as_record(each) for each in reports]})
+        records = [_as_record(each) for each in added.reports]
+        _print_json({"model": shelf.source.name, "head": str(added.head), "dimensions": records})
         return
-    for each, one in zip(reports, wanted, strict=True):
+    for each, one in zip(added.reports, wanted, strict=True):
         _print_report(each, one.sentence)
-    click.echo(f"\nadded to {where}")
-    chosen = f" --model {model}" if model else ""
-    click.echo(f"try: padlite chat{chosen} --weight {names[0]}=1", err=True)
+    click.echo(f"\nadded to {one_line(str(added.head))}")
+    chosen = _model_option_for(shelf, added.head, model)
+    click.echo(f"try: padlite chat{chosen} --weight {shlex.quote(f'{names[0]}=1')}", err=True)
 
 
 @dimension.command("list")
@@ -186,11 +185,8 @@ def rm(*, name: str, model: str | None) -> None:
     from padlite.dimensions.stacking import without
 
     shelf = _shelf(model)
-    rest = without(shelf.require(), name)
-    if rest is None:
-        shelf.discard()
-    else:
-        shelf.save(rest)
+    shelf.require_place()
+    shelf.reduce(lambda head: without(shelf.required(head), name))
     click.echo(f"{one_line(name)} is gone from {one_line(shelf.source.name)}")
 
 
@@ -204,12 +200,13 @@ def rename(*, old: str, new: str, model: str | None) -> None:
 
     _check_dimension_name(new)
     shelf = _shelf(model)
-    shelf.save(renamed(shelf.require(), old, new))
+    shelf.require_place()
+    shelf.save(lambda head: renamed(shelf.required(head), old, new))
     click.echo(f"{one_line(old)} is now {one_line(new)}")
 
 
 def _check(names: Sequence[str], sentences: Sequence[str]) -> None:
-    """Raise UsageError unless there is one good sentence for each good name."""
+    """Raise UsageError unless there is one sentence for each good name."""
     example = 'padlite dimension add pirate --sentence "Answer like a pirate."'
     if len(sentences) != len(names):
         count = f"{len(names)} name{'s' * (len(names) != 1)} and {len(sentences)} sentence{'s' * (len(sentences) != 1)}"
@@ -218,10 +215,6 @@ def _check(names: Sequence[str], sentences: Sequence[str]) -> None:
         _check_dimension_name(name)
         if names.count(name) > 1:
             raise UsageError(f"{name!r} is named twice", remedy="give each dimension a name of its own")
-    for name, text in zip(names, sentences, strict=True):
-        if not text.strip() or "\0" in text or len(text) > _LONGEST_SENTENCE:
-            problem = f"the sentence of {name!r} is empty, longer than {_LONGEST_SENTENCE:,} characters or holds a NUL"
-            raise UsageError(problem, remedy=example)
     if len(names) > 16:
         raise UsageError("16 dimensions are the most for one run", remedy="make the others in a second run")
 
@@ -240,10 +233,26 @@ def _shelf(model: str | None) -> "Shelf":
     profile = chosen_profile(None)
     if model is not None:
         profile = profile.on_model(model)
+    if profile.reward is not None:
+        raise UsageError(
+            f"{profile.source}: the profile has a reward model of its own (reward = …), and only a model's own can "
+            "have dimensions added",
+            remedy=f"--model {shlex.quote(str(profile.base or profile.model))}, or remove reward from the profile",
+        )
     if profile.base is not None and not profile.base.is_file():
         raise NotFoundError(f"there is no model file {profile.base}", remedy="check the path, or `padlite models list`")
     paths = settings.paths()
-    return Shelf(source=find_source(replace(profile, reward=None), paths=paths), paths=paths)
+    return Shelf(source=find_source(profile, paths=paths), paths=paths)
+
+
+def _model_option_for(shelf: "Shelf", head: Path, model: str | None) -> str:
+    """Return what `padlite chat` has to be told to use *head*: nothing if that is what it uses anyway."""
+    from padlite.opening import find_source
+
+    if find_source(chosen_profile(None), paths=shelf.paths).reward == head:
+        return ""
+    name = shelf.source.name if shelf.source.bundle else (model or str(shelf.source.base))
+    return f" --model {shlex.quote(name)}"
 
 
 @contextmanager

@@ -5,8 +5,9 @@ the answers it has. Shapes: V vocabulary, d width, r rank, m sentences. Knows no
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -18,11 +19,12 @@ from padlite.backends.onnx import OnnxHead
 from padlite.backends.onnx_head import HalfArray, Probe
 from padlite.backends.onnx_head_arrays import HeadArrays
 from padlite.dimensions import fit, stacking
-from padlite.dimensions.harvest import CLAMP, Harvest, HarvestFolder, Plan, Share, guided_by, harvest
+from padlite.dimensions.harvest import CLAMP, Harvest, HarvestFolder, guided_by, harvest, require_fitting
+from padlite.dimensions.plan import Plan, Share
 from padlite.dimensions.shelf import Shelf
 from padlite.dimensions.teacher import ContrastTeacher, TaughtState
 from padlite.dimensions.trial import Manner, require_reaction, try_out
-from padlite.errors import PadliteError
+from padlite.errors import PadliteError, RewardMismatchError, UsageError
 from padlite.opening import chat_template, require_same_base
 from padlite.options import EngineOptions
 from padlite.own_heads import fingerprint
@@ -30,6 +32,8 @@ from padlite.seams import Dimension, FloatArray
 
 SHIFT_NATS = 0.3  # what weight 1 at strength 1 moves the base's distribution, on average over plain answers
 LEAST_EXPLAINED = 0.05
+_LONGEST_SENTENCE = 2000
+_EXAMPLE = 'padlite dimension add pirate --sentence "Answer like a pirate."'
 _FIRST_PARTS = 2  # of the harvest, after which it shows whether the sentences do anything
 _MOST_TRIALS = 24  # held-back prompts that are answered for the report
 _CONTEXT = 1024
@@ -38,10 +42,27 @@ _PROBE_TEXT = "Hello there! How are you doing today? I would like to talk about 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A dimension to be made: its *name* and the *sentence* that it is made of."""
+    """A dimension to be made: its *name* and the *sentence* that it is made of.
+
+    Raises UsageError for a sentence that no model could be told.
+    """
 
     name: str
     sentence: str
+
+    def __post_init__(self) -> None:
+        text = self.sentence
+        if not text.strip() or "\0" in text or len(text) > _LONGEST_SENTENCE:
+            raise UsageError(
+                f"the sentence of {self.name!r} is empty, longer than {_LONGEST_SENTENCE:,} characters or holds a NUL",
+                remedy=_EXAMPLE,
+            )
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"the sentence of {self.name!r} is not valid UTF-8", remedy="check the encoding of your terminal"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,13 +119,24 @@ class Watch(Protocol):
         ...
 
 
-def add_dimensions(shelf: Shelf, wanted: Sequence[Wanted], making: Making, watch: Watch) -> list[Report]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Added:
+    """The *reports* on dimensions that were made, and the file of the *head* that they are in now."""
+
+    reports: tuple[Report, ...]
+    head: Path
+
+
+def add_dimensions(shelf: Shelf, wanted: Sequence[Wanted], making: Making, watch: Watch) -> Added:
     """Make the *wanted* dimensions, put them on the *shelf*, and return how they turned out.
 
-    Raises UsageError for names that are taken, BackendError for a base without chat template, a disk without room or a
-    device that can't be had, RewardMismatchError for a head of another base, PadliteError for sentences that nothing
-    can be made of.
+    Raises UsageError for names that are taken, a reward LM, a bundle that has an own copy elsewhere, texts that don't
+    fit the context, or too few answers; BackendError for a base without chat template, a disk without room or a device
+    that can't be had; RewardMismatchError for a head of another base; PadliteError for sentences that nothing can be
+    made of, or while another process makes the same.
     """
+    names = [each.name for each in wanted]
+    shelf.require_place()
     options = EngineOptions(
         context_length=_CONTEXT, threads=making.threads, gpu_layers=making.gpu_layers, device=making.device,
         sequences=len(wanted) + 2, contexts=len(wanted) + 1,
@@ -112,51 +144,76 @@ def add_dimensions(shelf: Shelf, wanted: Sequence[Wanted], making: Making, watch
     llama_devices.allowed(options)  # before the whole file is read for its fingerprint
     head = shelf.load()
     if head is not None:
-        stacking.refuse_existing(head, [each.name for each in wanted])
+        stacking.refuse_existing(head, names)
     plan = Plan(
         base_fingerprint=fingerprint(shelf.source.base),
         sentences=tuple(each.sentence for each in wanted),
         prompts=making.prompts, answers=making.answers, seed=making.seed,
     )  # fmt: skip
+    plan.require_shares()
     folder = HarvestFolder(shelf.paths.harvests, plan)
-    with LlamaModel.open(shelf.source.base, options) as base:
-        if shelf.head is not None:
-            with OnnxHead.open(shelf.head, device="cpu") as opened:
-                require_same_base(opened, base)
-        template = chat_template(base)
-        matrix = OutputMatrix(base.path, vocabulary_size=base.vocabulary_size, hidden_size=base.hidden_size)
-        folder.require_room(base.hidden_size)
-        teacher = ContrastTeacher(base, base.tokenizer, template, plan.sentences, candidates=plan.candidates)
-        found = _harvested(teacher, plan, folder, [each.name for each in wanted], watch)
-        fitted = _fitted(found, matrix, making.seed, watch)
-        shares = fit.explained(fitted, found.states(found.share == Share.TEST), matrix.rows, clamp=CLAMP)
-        _require_learned(wanted, shares)
-        fitted, weights = _calibrated(fitted, found, matrix)
-        table, maps = _balanced(fitted, matrix)
-        reports = _reports(teacher, plan, wanted, found, fitted, shares, weights, table, maps, watch)
-        if head is None:
-            head = HeadArrays(
-                table=table[:, :0], maps=maps[:0, :, :0], dimensions=(), tokenizer_sha256=base.tokenizer.sha256,
+    with folder.alone():
+        with LlamaModel.open(shelf.source.base, options) as base:
+            if shelf.head is not None:
+                with OnnxHead.open(shelf.head, device="cpu") as opened:
+                    require_same_base(opened, base)
+            template = chat_template(base)
+            matrix = OutputMatrix(base.path, vocabulary_size=base.vocabulary_size, hidden_size=base.hidden_size)
+            teacher = ContrastTeacher(base, base.tokenizer, template, plan.sentences, candidates=plan.candidates)
+            require_fitting(teacher, plan, names)
+            folder.require_room(base.hidden_size)
+            empty = HeadArrays(
+                table=np.empty((base.vocabulary_size, 0), dtype=np.float16),
+                maps=np.empty((0, base.hidden_size, 0), dtype=np.float32),
+                dimensions=(), tokenizer_sha256=base.tokenizer.sha256,
                 probe=Probe(text=_PROBE_TEXT, hidden=base.unit_hidden_state(_PROBE_TEXT)),
             )  # fmt: skip
-    dimensions = [
-        Dimension(name=each.name, description=each.sentence, scale=float(scale))
-        for each, scale in zip(wanted, fitted.scales, strict=True)
-    ]
-    origins = {each.name: _origin(each, report) for each, report in zip(wanted, reports, strict=True)}
-    shelf.save(stacking.stacked(head, table, maps, dimensions, origins))
-    folder.remove()
-    return reports
+            found = _harvested(teacher, plan, folder, names, watch)
+            fitted = _fitted(found, matrix, making.seed, watch)
+            shares = fit.explained(fitted, found.states(found.share == Share.TEST), matrix.rows, clamp=CLAMP)
+            _require_learned(wanted, shares)
+            fitted, weights = _calibrated(fitted, found, matrix)
+            table, maps = _balanced(fitted, matrix)
+            reports = _reports(teacher, plan, wanted, found, fitted, shares, weights, table, maps, watch)
+        dimensions = [
+            Dimension(name=each.name, description=each.sentence, scale=float(scale))
+            for each, scale in zip(wanted, fitted.scales, strict=True)
+        ]
+        origins = {each.name: _origin(each, report) for each, report in zip(wanted, reports, strict=True)}
+        path = shelf.save(lambda now: _joined(now or empty, table, maps, dimensions, origins))
+        folder.remove()
+    return Added(reports=tuple(reports), head=path)
+
+
+def _joined(
+    head: HeadArrays, table: HalfArray, maps: FloatArray, dimensions: Sequence[Dimension], origins: Mapping[str, str]
+) -> HeadArrays:
+    """Return *head* with the new *dimensions*; it may be another one than when they were begun, minutes or hours ago.
+
+    Raises UsageError if it has dimensions of these names by now, RewardMismatchError if it belongs to another base.
+    """
+    stacking.refuse_existing(head, [each.name for each in dimensions])
+    if head.table.shape[0] != table.shape[0] or head.maps.shape[1] != maps.shape[1]:
+        raise RewardMismatchError(
+            "the model was replaced by another one while the dimension was being made",
+            remedy="run the command again",
+        )
+    return stacking.stacked(head, table, maps, dimensions, origins)
 
 
 def _harvested(
     teacher: ContrastTeacher, plan: Plan, folder: HarvestFolder, names: Sequence[str], watch: Watch
 ) -> Harvest:
-    """Return the whole harvest; stop early if the sentences do nothing, or nothing good."""
+    """Return the whole harvest; stop early, and forget it, if the sentences do nothing, or nothing good."""
     watch.stage("answering", plan.parts)
     first = min(_FIRST_PARTS, plan.parts)
     harvest(teacher, plan, folder, parts=first, progress=watch.reached)
-    require_reaction(folder.load(first), names)
+    found = folder.load(first)
+    try:
+        require_reaction(found, names)
+    except PadliteError:
+        folder.remove()  # more answers would change nothing, other words are another harvest
+        raise
     harvest(teacher, plan, folder, parts=plan.parts, progress=watch.reached)
     return folder.load(plan.parts)
 

@@ -5,84 +5,33 @@ whole, so that a harvest that was interrupted (kill -9 too) goes on where it was
 sentence in the context: what the head will see. Shapes: N states, k candidates, m sentences, d width.
 """
 
-import hashlib
+import contextlib
 import io
-import json
+import shlex
 import shutil
 import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
-from enum import IntEnum
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from padlite.dimensions.fit import States
+from padlite.dimensions.plan import HISTORY_SHARE, PART, Plan
 from padlite.dimensions.teacher import ContrastTeacher, TaughtState
-from padlite.errors import BackendError
+from padlite.errors import BackendError, PadliteError, UsageError
+from padlite.locking import held
+from padlite.private_files import make_private_folder
 from padlite.seams import FloatArray, Message
 from padlite.whole_files import write_whole
 
-PART = 20  # answers in one file: what a kill costs at most
 CLAMP = 6.0
 _PLAIN_SHARE = 0.3
-_HISTORY_SHARE = 0.25
 _LOWER_SHARE = 0.2
 _STRENGTHS = (0.7, 1.0, 1.5)
 _TEMPERATURE = 0.7
-_HELD_SHARE = 0.1  # of the prompts, for each of the two sets that the head isn't fitted to
-_FEWEST_HELD = 4
-_SCHEMA = 1
-
-
-class Share(IntEnum):
-    """What a prompt is for: fitting, deciding when to stop, or judging the result."""
-
-    TRAIN = 0
-    STOP = 1
-    TEST = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What to harvest: *answers* answers to *prompts* by the base with *base_fingerprint*, guided by *sentences*."""
-
-    base_fingerprint: str
-    sentences: tuple[str, ...]
-    prompts: tuple[str, ...]
-    answers: int
-    answer_tokens: int = 40
-    candidates: int = 24
-    seed: int = 7
-
-    @property
-    def key(self) -> str:
-        """What tells harvests apart, short enough for the name of a folder."""
-        text = json.dumps([_SCHEMA, asdict(self)], sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    @property
-    def parts(self) -> int:
-        """How many files the harvest has."""
-        return -(-self.answers // PART)
-
-    def shares(self) -> npt.NDArray[np.int8]:
-        """Return what each prompt is for."""
-        held = max(_FEWEST_HELD, round(_HELD_SHARE * len(self.prompts)))
-        shares = np.full(len(self.prompts), Share.TRAIN, dtype=np.int8)
-        order = np.random.default_rng(self.seed).permutation(len(self.prompts))
-        shares[order[:held]], shares[order[held : 2 * held]] = Share.TEST, Share.STOP
-        return shares
-
-    def prompts_for(self, share: Share) -> tuple[str, ...]:
-        """Return the prompts of one share."""
-        return tuple(prompt for prompt, each in zip(self.prompts, self.shares(), strict=True) if each == share)
-
-    def bytes_needed(self, hidden_size: int) -> int:
-        """Return how large the harvest becomes at most."""
-        state = 2 * hidden_size + self.candidates * (4 + 4 + 4 * len(self.sentences)) + 8
-        return self.answers * self.answer_tokens * state
+_SHOWN = 40  # characters of a prompt that is refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,13 +71,34 @@ class HarvestFolder:
         self.path: Path = root / plan.key
         self._plan = plan
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep others from making the same harvest.
+
+        Raises PadliteError if another process makes it, BackendError if nothing can be written there.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                make_private_folder(self.path.parent.parent)
+                make_private_folder(self.path.parent)
+                stack.enter_context(held(self.path.with_name(self.path.name + ".lock")))
+            except BlockingIOError as error:
+                raise PadliteError(
+                    "this dimension is being made by another padlite process",
+                    remedy="wait until that is done, or stop it: the same command then goes on from there",
+                ) from error
+            except OSError as error:
+                raise self._unwritable(error) from error
+            yield
+
     def require_room(self, hidden_size: int) -> None:
-        """Raise BackendError, with both numbers, unless the disk has room for the whole harvest."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        needed, free = self._plan.bytes_needed(hidden_size), shutil.disk_usage(self.path).free
+        """Raise BackendError, with both numbers, unless the disk has room for what the harvest lacks."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        needed = self._plan.bytes_needed(hidden_size, finished=self.finished())
+        free = shutil.disk_usage(self.path.parent).free
         if needed > free:
             raise BackendError(
-                f"the harvest needs up to {needed / 1e6:,.0f} MB, and {self.path.parent} has {free / 1e6:,.0f} MB free",
+                f"the harvest needs about {needed / 1e6:,.0f} MB, and {self.path.parent} has {free / 1e6:,.0f} MB free",
                 remedy="free some space, ask for fewer answers (--answers), or set PADLITE_DATA_DIR to another disk",
             )
 
@@ -141,11 +111,10 @@ class HarvestFolder:
         buffer = io.BytesIO()
         np.savez(buffer, **{field.name: getattr(part, field.name) for field in fields(part)})
         try:
+            make_private_folder(self.path)
             write_whole(self._file(number), buffer.getvalue())
         except OSError as error:
-            raise BackendError(
-                f"the harvest can't be written: {error.strerror}", remedy=f"check the disk of {self.path}"
-            ) from error
+            raise self._unwritable(error) from error
 
     def load(self, parts: int) -> Harvest:
         """Return the first *parts* parts as one. Raises BackendError if one can't be read."""
@@ -156,6 +125,11 @@ class HarvestFolder:
         """Forget the harvest."""
         shutil.rmtree(self.path, ignore_errors=True)
 
+    def _unwritable(self, error: OSError) -> BackendError:
+        return BackendError(
+            f"the harvest can't be written: {error.strerror}", remedy=f"check the disk of {self.path.parent}"
+        )
+
     def _file(self, number: int) -> Path:
         return self.path / f"{number:04}.npz"
 
@@ -165,8 +139,31 @@ class HarvestFolder:
                 return Harvest(**{field.name: arrays[field.name] for field in fields(Harvest)})
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise BackendError(
-                f"{self._file(number)} is damaged", remedy=f"rm -r {self.path}, and run the command again"
+                f"{self._file(number)} is damaged",
+                remedy=f"rm -r {shlex.quote(str(self.path))}, and run the command again",
             ) from error
+
+
+def require_fitting(teacher: ContrastTeacher, plan: Plan, names: Sequence[str]) -> None:
+    """Raise UsageError unless the context has room for every sentence, called *names*, and for every two prompts."""
+    encode = teacher.tokenizer.encode
+    if teacher.reserved_tokens > teacher.context_length // 2:
+        sizes = [len(encode(sentence, special=False)) for sentence in plan.sentences]
+        raise UsageError(
+            f"the sentence of {names[int(np.argmax(sizes))]!r} has {max(sizes):,} tokens, more than half of the "
+            f"{teacher.context_length:,} in which dimensions are made",
+            remedy="say it in fewer words",
+        )
+    room = teacher.prompt_room(answer_tokens=plan.answer_tokens)
+    for number, prompt in enumerate(plan.prompts, start=1):
+        size = max(len(encode(text, special=False)) for text in (prompt, prompt.lower()))
+        if size > room:
+            start = prompt if len(prompt) <= _SHOWN else prompt[:_SHOWN] + "…"
+            raise UsageError(
+                f"prompt {number} ({start}) has {size:,} tokens, and there is room for {room:,} beside a sentence, "
+                "another prompt and two answers",
+                remedy="shorten the prompt or leave it out",
+            )
 
 
 def harvest_part(teacher: ContrastTeacher, plan: Plan, number: int) -> Harvest:
@@ -174,7 +171,7 @@ def harvest_part(teacher: ContrastTeacher, plan: Plan, number: int) -> Harvest:
     shares = plan.shares()
     rows: list[tuple[TaughtState, int]] = []
     marks: list[tuple[int, bool, int]] = []
-    for answer in range(number * PART, min(plan.answers, (number + 1) * PART)):
+    for answer in range(number * PART, (number + 1) * PART):
         for states, share, plain in _dialogue(teacher, plan, shares, answer):
             rows += states
             marks += [(share, plain, 2 * answer + bool(marks and marks[-1][2] == 2 * answer))] * len(states)
@@ -229,9 +226,9 @@ def _dialogue(
     """Return the states of one or two answers in a row, what their prompts are for, and whether they are plain."""
     rng = np.random.default_rng((plan.seed, number))
     push, temperature = _guidance(rng, len(plan.sentences))
-    first = number % len(plan.prompts)
+    first = plan.first_prompt(number)
     same = np.flatnonzero(shares == shares[first])
-    chosen = [first] if rng.random() >= _HISTORY_SHARE else [int(rng.choice(same)), first]
+    chosen = [first] if rng.random() >= HISTORY_SHARE else [int(rng.choice(same)), first]
     messages: list[Message] = []
     found: list[tuple[list[tuple[TaughtState, int]], int, bool]] = []
     for prompt in chosen:

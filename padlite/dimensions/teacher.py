@@ -55,6 +55,18 @@ class ContrastTeacher:
         """How much longer than a plain prompt the longest with a sentence is."""
         return self._contrast.reserved_tokens
 
+    @property
+    def context_length(self) -> int:
+        """How many tokens each of its contexts holds."""
+        return self._streams.context_length
+
+    def prompt_room(self, *, answer_tokens: int) -> int:
+        """Return how many tokens each of two prompts in a row may have, beside both answers and any sentence."""
+        word = Message(role="user", content="Hello.")
+        frame = prompt_tokens(self._template, self.tokenizer, [word, Message(role="assistant", content="Hello."), word])
+        words = 3 * len(self.tokenizer.encode("Hello.", special=False))
+        return (self.context_length - self.reserved_tokens - (len(frame) - words) - 2 * answer_tokens) // 2
+
     def begin(self, messages: Sequence[Message]) -> TaughtState:
         """Return the state in which the answer to *messages* begins."""
         self._context = prompt_tokens(self._template, self.tokenizer, messages)

@@ -1,17 +1,20 @@
 """Harvesting on a fake base: what is collected, that it goes on where it was, and what is refused."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from padlite.dimensions.harvest import PART, Harvest, HarvestFolder, Plan, Share, guided_by, harvest
+from padlite.dimensions.adding import Wanted
+from padlite.dimensions.harvest import Harvest, HarvestFolder, answer, guided_by, harvest, require_fitting
+from padlite.dimensions.plan import PART, Plan, Share
 from padlite.dimensions.prompts import ordinary_prompts, read_prompts
 from padlite.dimensions.teacher import ContrastTeacher
 from padlite.dimensions.trial import require_reaction, try_out
 from padlite.errors import BackendError, NotFoundError, PadliteError, UsageError
-from padlite.seams import FloatArray
+from padlite.seams import FloatArray, Message
 from padlite.template import ChatTemplate
 from tests.chats import TEMPLATE
 from tests.fakes import ALPHABET, END, LetterTokenizer, TableBase, spelling
@@ -82,9 +85,37 @@ def test_an_interrupted_harvest_goes_on_and_ends_like_one_that_was_not(tmp_path:
 
 
 def test_another_sentence_or_base_has_a_harvest_of_its_own() -> None:
-    keys = {plan().key, plan(answers=100).key}
-    keys.add(Plan(base_fingerprint="other", sentences=("be a pirate",), prompts=PROMPTS, answers=60, candidates=34).key)
-    assert len(keys) == 3
+    others = [
+        replace(plan(), base_fingerprint="other"), replace(plan(), sentences=("be a cook",)),
+        replace(plan(), prompts=PROMPTS[:-1]), replace(plan(), seed=8),
+    ]  # fmt: skip
+    assert len({plan().key, *(other.key for other in others)}) == 5
+
+
+def test_more_answers_begin_with_those_that_are_there(tmp_path: Path) -> None:
+    few, more = plan(answers=PART + 3), plan(answers=3 * PART)
+    pupil = teacher(base_saying("yes", "arr"))
+    harvest(pupil, few, HarvestFolder(tmp_path, few), parts=few.parts, progress=lambda number: None)
+    place = HarvestFolder(tmp_path, more)
+    assert (few.parts, place.finished()) == (2, 2)
+    reached: list[int] = []
+    harvest(pupil, more, place, parts=more.parts, progress=reached.append)
+    assert reached == [2, 3]
+    assert {int(number) // 2 for number in place.load(more.parts).answer} == set(range(3 * PART))
+    at_once = gathered(tmp_path / "at once")
+    assert np.array_equal(at_once.tokens, place.load(more.parts).tokens)
+    assert HarvestFolder(tmp_path, few).finished() == few.parts
+
+
+def test_one_at_a_time_makes_a_harvest(tmp_path: Path) -> None:
+    place, other = HarvestFolder(tmp_path, plan()), HarvestFolder(tmp_path, replace(plan(), seed=8))
+    with place.alone(), other.alone():
+        with pytest.raises(PadliteError, match="is being made by another padlite process") as raised:
+            HarvestFolder(tmp_path, plan(answers=1000)).alone().__enter__()
+        assert "wait" in raised.value.remedy
+    with place.alone():
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_part_is_named_with_what_to_type(tmp_path: Path) -> None:
@@ -98,8 +129,78 @@ def test_a_damaged_part_is_named_with_what_to_type(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_too_small_is_told_before_anything_starts(tmp_path: Path) -> None:
     huge = plan(answers=10**12)
-    with pytest.raises(BackendError, match=r"needs up to [\d,]+ MB, and .* has [\d,]+ MB free"):
+    with pytest.raises(BackendError, match=r"needs about [\d,]+ MB, and .* has [\d,]+ MB free"):
         HarvestFolder(tmp_path, huge).require_room(4096)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_already_needs_no_room() -> None:
+    wanted = plan(answers=3 * PART)
+    assert wanted.bytes_needed(64, finished=3) == 0
+    assert 3 * wanted.bytes_needed(64, finished=2) == wanted.bytes_needed(64)
+
+
+def test_the_room_that_is_asked_for_is_what_the_longest_answers_take(tmp_path: Path) -> None:
+    wanted = plan(answers=10 * PART)
+    place, pupil = HarvestFolder(tmp_path, wanted), teacher(base_saying("abcdefghijklmnopqrstuvwxyz" * 2, "arr" * 20))
+    harvest(pupil, wanted, place, parts=wanted.parts, progress=lambda number: None)
+    taken = sum(file.stat().st_size for file in place.path.iterdir())
+    assert 0.9 < taken / wanted.bytes_needed(4) < 1.1
+
+
+def test_a_prompt_that_does_not_fit_is_refused_before_anything_is_harvested() -> None:
+    base = base_saying("yes", "arr")
+    base.context_length = 400
+    pupil, room = teacher(base), teacher(base).prompt_room(answer_tokens=40)
+    longest = "a" * room
+    fitting = replace(plan(), prompts=(*PROMPTS, longest))
+    require_fitting(pupil, fitting, ["pirate"])
+    with pytest.raises(
+        UsageError, match=rf"prompt 21 \(a{{40}}…\) has {room + 1} tokens, and there is room for {room}"
+    ):
+        require_fitting(pupil, replace(fitting, prompts=(*PROMPTS, longest + "a")), ["pirate"])
+    assert base.evaluated_tokens == 0
+
+
+def test_two_prompts_of_the_largest_size_just_fit_the_context() -> None:
+    base = base_saying("b" * 60, "c" * 60)
+    base.context_length = 400
+    pupil = teacher(base)
+    said = [Message(role="user", content="a" * (pupil.prompt_room(answer_tokens=40)))]
+    said += [Message(role="assistant", content="b" * 40), said[0]]
+    answer(pupil, said, guided_by(np.zeros(1, dtype=np.float32)), limit=40)
+    assert 380 < max(map(len, base.cached.values())) <= 400
+
+
+def test_a_sentence_that_fills_the_context_is_refused_by_its_name() -> None:
+    base, sentences = base_saying("yes", "arr"), ("be a pirate", "arr" * 80)
+    base.context_length = 400
+    pupil = ContrastTeacher(base, LETTERS, ChatTemplate(TEMPLATE), sentences, candidates=34)
+    with pytest.raises(UsageError, match="the sentence of 'cook' has 240 tokens"):
+        require_fitting(pupil, replace(plan(), sentences=sentences), ["pirate", "cook"])
+
+
+def test_too_few_answers_to_judge_by_are_refused_with_how_many_are_needed() -> None:
+    prompts = tuple(f"tell me about {number}" for number in range(1000))
+    late = next(
+        seed for seed in range(100) if min(np.flatnonzero(replace(plan(), prompts=prompts, seed=seed).shares())) > PART
+    )
+    few = replace(plan(answers=PART), prompts=prompts, seed=late)
+    with pytest.raises(UsageError, match="20 answers are too few") as raised:
+        few.require_shares()
+    enough = int(raised.value.remedy.rsplit(" ", 1)[1])
+    replace(few, answers=enough).require_shares()
+    with pytest.raises(UsageError):
+        replace(few, answers=enough - PART).require_shares()
+    with pytest.raises(UsageError, match="8 prompts are too few"):
+        replace(few, prompts=prompts[:8]).require_shares()
+
+
+@pytest.mark.parametrize("sentence", [" ", "a\0b", "a" * 2001, "Be \udcff."])
+def test_a_sentence_that_no_model_can_be_told_is_refused(sentence: str) -> None:
+    with pytest.raises(UsageError, match="the sentence of 'pirate' is") as raised:
+        Wanted(name="pirate", sentence=sentence)
+    assert raised.value.remedy
 
 
 def test_a_sentence_that_changes_nothing_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
@@ -18,7 +18,7 @@ from padlite.cli.completion import complete_models
 from padlite.cli.failures import one_line
 from padlite.cli.groups import SuggestingGroup
 from padlite.cli.sections import SectionedCommand
-from padlite.errors import UsageError
+from padlite.errors import PadliteError, UsageError
 from padlite.naming import check_name
 from padlite.options import DEVICES
 from padlite.profile import chosen_profile
@@ -249,8 +249,9 @@ def _model_option_for(shelf: "Shelf", head: Path, model: str | None) -> str:
     """Return what `padlite chat` has to be told to use *head*: nothing if that is what it uses anyway."""
     from padlite.opening import find_source
 
-    if find_source(chosen_profile(None), paths=shelf.paths).reward == head:
-        return ""
+    with suppress(PadliteError):  # where the profile's own model is gone, the one that was named is still there
+        if find_source(chosen_profile(None), paths=shelf.paths).reward == head:
+            return ""
     name = shelf.source.name if shelf.source.bundle else (model or str(shelf.source.base))
     return f" --model {shlex.quote(name)}"
 

@@ -19,11 +19,11 @@ from padlite_training.judging.evaluation import (
     Row,
     distinct,
     evaluate,
-    mean_and_error,
-    mean_row,
     questions_of,
 )
+from padlite_training.judging.means import Values, mean_and_error
 from padlite_training.judging.speaker import KnownAnswer, Reply
+from padlite_training.judging.tables import print_evaluation
 from padlite_training.pairs.reading import Pair, PairsError
 from padlite_training.random_head import write_random_head
 
@@ -100,13 +100,40 @@ def test_every_figure_is_what_its_name_says() -> None:
     assert (follows.answers, follows.pairs, mean.pairs) == (6, 10, 20)
 
 
-def test_a_mean_comes_with_its_standard_error() -> None:
-    mean, error = mean_and_error([0.0, 1.0, 1.0, 0.0])
+def values(*figures: float, groups: str) -> Values:
+    return Values(values=figures, groups=tuple(groups))
+
+
+def test_a_mean_comes_with_the_standard_error_over_groups() -> None:
+    mean, error = mean_and_error([values(0, 1, 1, 0, groups="abcd")])
     assert mean == 0.5
     assert error == pytest.approx(np.std([0, 1, 1, 0], ddof=1) / 2)
-    assert mean_and_error([3.0]) == (3.0, 0.0)
-    rows = [row for (strength, name), row in judged().items() if strength == 1.0 and name != "mean"]
-    assert mean_row(rows, 1.0).steering_error == pytest.approx(math.hypot(*(row.steering_error for row in rows)) / 2)
+    twice = mean_and_error([values(0, 0, 1, 1, 1, 1, 0, 0, groups="aabbccdd")])
+    assert twice == pytest.approx((mean, error))  # what is said twice tells nothing new
+    assert mean_and_error([values(3, 4, groups="aa")]) == (3.5, None)
+    assert mean_and_error([values(groups="")]) == (None, None)
+
+
+def test_the_error_of_a_mean_over_dimensions_takes_each_group_as_a_whole() -> None:
+    one, opposite = values(0, 1, 1, 0, groups="abcd"), values(1, 0, 0, 1, groups="abcd")
+    assert mean_and_error([one, opposite]) == (0.5, 0.0)  # each group shows one of the two, by construction
+    assert mean_and_error([one, one]) == pytest.approx(mean_and_error([one]))
+    elsewhere = values(0, 1, 1, 0, groups="efgh")
+    assert mean_and_error([one, elsewhere])[1] == pytest.approx(np.std([0, 1, 1, 0] * 2, ddof=1) / 8**0.5)
+    assert mean_and_error([one, values(groups="")]) == mean_and_error([one])
+
+
+def test_an_answer_of_always_the_same_dimension_steers_by_chance_without_an_error() -> None:
+    always = judged()[1.0, "mean"]
+    assert (always.steering, always.steering_error) == (0.5, 0.0)
+    assert always.policy_error == 0.0
+
+
+def test_where_there_is_one_group_the_errors_are_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    evaluation = evaluated([dataclasses.replace(p, group="the same") for p in PAIRS])
+    assert all(row.steering_error is row.policy_error is row.nats_error is None for row in evaluation.rows)
+    print_evaluation(evaluation)
+    assert "1.00 ±–" in capsys.readouterr().out
 
 
 def test_distinct_counts_different_words_and_word_pairs() -> None:

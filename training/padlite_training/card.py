@@ -174,24 +174,31 @@ def _results(evaluation: Evaluation) -> str:
 
 def _rivals(name: str, compared: Compared) -> str:
     def cells(row: Standing) -> list[str]:
-        policy = "–" if row.policy_accuracy is None else f"{row.policy_accuracy:.2f} ± {row.policy_error or 0.0:.2f}"
         way = row.rival + (f", {SETTING[row.rival]} = {row.strength:g}" if row.rival in SETTING else "")
         return [
-            way, f"{row.steering:.2f} ± {row.steering_error:.2f}", f"{row.perplexity:.2f}", f"{row.distinct_2:.2f}",
-            f"{row.flip_rate:.2f}", policy,
+            way, _with_error(row.steering, row.steering_error), _number(row.perplexity), f"{row.distinct_2:.2f}",
+            f"{row.flip_rate:.2f}", _with_error(row.policy_accuracy, row.policy_error),
         ]  # fmt: skip
 
     lines = [f"| {' | '.join(cells(row))} |" for row in compared.means]
     return "\n".join([
         f"## Beside simpler ways, held-out {name}\n",
         f"`padlite eval`: {compared.means[0].answers} answers of each way, five styles (chance {compared.chance:.2f}),",
-        "mean ± standard error. Perplexity is that of the answers under the plain base, distinct-2 the share of",
-        "different word pairs, flips the share of tokens that the guidance changed, policy accuracy the share of pairs",
-        "whose preferred answer is the likelier one. The classifier is right on",
+        "mean ± standard error over situations. Perplexity is that of the answers under the plain base, distinct-2 the",
+        "share of different word pairs, flips the share of tokens that the guidance changed, policy accuracy the share",
+        "of pairs whose preferred answer is the likelier one. The classifier is right on",
         f"{100 * compared.classifier_accuracy:.0f} % of answers that it hasn't seen.\n",
         "| way | wanted style | perplexity | distinct-2 | flips | policy accuracy |",
         "|---|---|---|---|---|---|", *lines,
     ])  # fmt: skip
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _with_error(value: float | None, error: float | None) -> str:
+    return "–" if value is None else f"{value:.2f} ± {_number(error)}"
 
 
 def _examples(evaluation: Evaluation) -> str:

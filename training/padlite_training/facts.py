@@ -166,14 +166,17 @@ class Evaluation(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """The means of one way at one setting (β or n): the fields of `judging.evaluation.Row` that the card shows."""
+    """The means of one way at one setting (β or n): the fields of `judging.evaluation.Row` that the card shows.
+
+    None: not defined, as there.
+    """
 
     rival: str
     strength: float
     answers: int
     steering: float
-    steering_error: float
-    perplexity: float
+    steering_error: float | None
+    perplexity: float | None
     distinct_2: float
     flip_rate: float
     policy_accuracy: float | None

@@ -1,6 +1,6 @@
 """Judges rivals on held-out pairs: do they turn the answers, what does that cost, do they rank known answers right?
 
-For every rival, strength and dimension, with standard errors:
+For every rival, strength and dimension, with standard errors over groups (`means`):
 
     steering        share of generated answers in which an independent classifier sees the wanted dimension
     perplexity      of these answers under the base alone, exp of the mean over answers of their mean nats per token
@@ -9,7 +9,7 @@ For every rival, strength and dimension, with standard errors:
     policy accuracy share of pairs whose chosen answer the guided model finds likelier than the rejected one
     tokens per second
 
-Greedy answers. Nothing is judged on groups that the classifier, or the head under test, has learned from.
+Greedy answers. Which pairs are judged, and what the classifier learned from, is the business of `order`.
 """
 
 import math
@@ -22,6 +22,7 @@ import numpy as np
 from padlite.errors import DecodingCancelled
 from padlite.seams import Message
 from padlite_training.judging.classifier import AnswerClassifier
+from padlite_training.judging.means import Values, mean_and_error
 from padlite_training.judging.rivals import Rival
 from padlite_training.judging.speaker import Reply, Speaker
 from padlite_training.pairs.reading import Pair
@@ -34,16 +35,19 @@ EXAMPLES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """The figures of one rival at one strength in one dimension (or the mean over dimensions); None: not defined."""
+    """The figures of one rival at one strength in one dimension (or the mean over dimensions).
+
+    None: not defined, as an error is for a single group, and the perplexity of answers that are all empty.
+    """
 
     rival: str
     strength: float
     dimension: str
     answers: int
     steering: float
-    steering_error: float
-    nats: float
-    nats_error: float
+    steering_error: float | None
+    nats: float | None
+    nats_error: float | None
     distinct_1: float
     distinct_2: float
     flip_rate: float
@@ -53,9 +57,19 @@ class Row:
     policy_error: float | None
 
     @property
-    def perplexity(self) -> float:
+    def perplexity(self) -> float | None:
         """The perplexity of its answers under the base."""
-        return math.exp(min(self.nats, 700.0))
+        return None if self.nats is None else math.exp(min(self.nats, 700.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """The *row* of one dimension with the single figures that its means are of; *ranked* 1 where a pair is right."""
+
+    row: Row
+    shown: Values
+    nats: Values
+    ranked: Values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,10 +104,14 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Questions:
-    """What is judged: *prompts* to answer, and for each of the *dimensions* the pairs to rank."""
+    """What is judged: *prompts* to answer with the group of each, and for each of the *dimensions* the pairs to rank.
+
+    The group of a prompt is that of its pairs, the first one's where they are of several.
+    """
 
     dimensions: tuple[str, ...]
     prompts: tuple[tuple[Message, ...], ...]
+    groups: tuple[str, ...]
     pairs: Mapping[str, tuple[Pair, ...]]
 
 
@@ -101,10 +119,12 @@ def questions_of(pairs: Sequence[Pair], *, prompts: int, pairs_each: int) -> Que
     """Return up to *prompts* different conversations and *pairs_each* pairs of each dimension, evenly from *pairs*."""
     named = [pair for pair in pairs if pair.dimension is not None]
     dimensions = tuple(sorted({pair.dimension for pair in named if pair.dimension is not None}))
-    different = list(dict.fromkeys(pair.messages for pair in named))
+    group_of = {pair.messages: pair.group for pair in reversed(named)}
+    chosen = _spread(list(dict.fromkeys(pair.messages for pair in named)), prompts)
     return Questions(
         dimensions=dimensions,
-        prompts=tuple(_spread(different, prompts)),
+        prompts=tuple(chosen),
+        groups=tuple(group_of[messages] for messages in chosen),
         pairs={
             name: tuple(_spread([pair for pair in named if pair.dimension == name], pairs_each)) for name in dimensions
         },
@@ -125,13 +145,13 @@ def evaluate(
     examples: list[Mapping[str, str | float]] = []
     done = 0
     for rival in rivals:
-        of_rival: dict[float, list[Row]] = {strength: [] for strength in rival.strengths}
+        of_rival: dict[float, list[Measured]] = {strength: [] for strength in rival.strengths}
         for dimension in questions.dimensions:
             ranked = _ranked(rival, questions.pairs[dimension], dimension, cancelled)
             for at, strength in enumerate(rival.strengths):
                 replies = [_reply(rival, prompt, dimension, strength, cancelled) for prompt in questions.prompts]
                 of_rival[strength].append(
-                    _row(
+                    _measured(
                         rival,
                         strength,
                         dimension,
@@ -150,7 +170,7 @@ def evaluate(
             done += 1
             progress(done)
         for strength, found in of_rival.items():
-            rows += [*found, mean_row(found, strength)]
+            rows += [*(each.row for each in found), mean_row(found, strength)]
     return Evaluation(
         rows=tuple(rows),
         classifier_accuracy=classifier.accuracy,
@@ -192,7 +212,7 @@ def _ranked(
     return ranked
 
 
-def _row(
+def _measured(
     rival: Rival,
     strength: float,
     dimension: str,
@@ -202,59 +222,55 @@ def _row(
     speaker: Speaker,
     questions: Questions,
     classifier: AnswerClassifier,
-) -> Row:
+) -> Measured:
     """Return the figures of *replies* to all prompts; an empty answer shows no dimension and has no perplexity."""
     texts = [reply.text for reply in replies]
     shown = [name == dimension and bool(text) for name, text in zip(classifier.name(texts), texts, strict=True)]
     nats = [
-        -speaker.log_likelihood(prompt, reply.tokens) / len(reply.tokens)
-        for prompt, reply in zip(questions.prompts, replies, strict=True)
+        (-speaker.log_likelihood(prompt, reply.tokens) / len(reply.tokens), group)
+        for prompt, group, reply in zip(questions.prompts, questions.groups, replies, strict=True)
         if reply.tokens
     ]
     tokens = sum(reply.drawn for reply in replies)
     own = sum(len(reply.tokens) for reply in replies)
     seconds = sum(reply.seconds for reply in replies)
-    steering, steering_error = mean_and_error([float(each) for each in shown])
-    mean_nats, nats_error = mean_and_error(nats)
-    policy, policy_error = mean_and_error([float(each) for each in ranked]) if ranked else (None, None)
-    return Row(
+    steered = Values(values=tuple(map(float, shown)), groups=questions.groups)
+    costs = Values(values=tuple(each for each, _ in nats), groups=tuple(group for _, group in nats))
+    rights = Values(
+        values=tuple(map(float, ranked or ())),
+        groups=tuple(pair.group for pair in questions.pairs[dimension]) if ranked else (),
+    )
+    steering, steering_error = mean_and_error([steered])
+    mean_nats, nats_error = mean_and_error([costs])
+    policy, policy_error = mean_and_error([rights])
+    row = Row(
         rival=rival.name, strength=strength, dimension=dimension, answers=len(replies),
-        steering=steering, steering_error=steering_error, nats=mean_nats, nats_error=nats_error,
+        steering=steering or 0.0, steering_error=steering_error, nats=mean_nats, nats_error=nats_error,
         distinct_1=distinct(texts, 1), distinct_2=distinct(texts, 2),
         flip_rate=sum(reply.changed for reply in replies) / max(1, tokens),
         tokens_per_s=own / seconds if seconds else 0.0,
-        pairs=len(ranked) if ranked else 0, policy_accuracy=policy, policy_error=policy_error,
+        pairs=len(rights.values), policy_accuracy=policy, policy_error=policy_error,
     )  # fmt: skip
+    return Measured(row=row, shown=steered, nats=costs, ranked=rights)
 
 
-def mean_row(rows: Sequence[Row], strength: float) -> Row:
-    """Return the mean of *rows* over dimensions; its standard errors are those of the mean of independent means."""
+def mean_row(measured: Sequence[Measured], strength: float) -> Row:
+    """Return the mean over the dimensions in *measured*; its errors take what a group does in all of them together."""
+    rows = [each.row for each in measured]
 
     def mean(values: Sequence[float]) -> float:
         return float(np.mean(values))
 
-    def error(values: Sequence[float]) -> float:
-        return float(np.sqrt(np.sum(np.square(values))) / len(values))
-
-    policies = [row.policy_accuracy for row in rows if row.policy_accuracy is not None]
-    policy_errors = [row.policy_error for row in rows if row.policy_error is not None]
+    steering, steering_error = mean_and_error([each.shown for each in measured])
+    nats, nats_error = mean_and_error([each.nats for each in measured])
+    policy, policy_error = mean_and_error([each.ranked for each in measured])
     return Row(
         rival=rows[0].rival, strength=strength, dimension=MEAN, answers=sum(row.answers for row in rows),
-        steering=mean([row.steering for row in rows]), steering_error=error([row.steering_error for row in rows]),
-        nats=mean([row.nats for row in rows]), nats_error=error([row.nats_error for row in rows]),
+        steering=steering or 0.0, steering_error=steering_error, nats=nats, nats_error=nats_error,
         distinct_1=mean([row.distinct_1 for row in rows]), distinct_2=mean([row.distinct_2 for row in rows]),
         flip_rate=mean([row.flip_rate for row in rows]), tokens_per_s=mean([row.tokens_per_s for row in rows]),
-        pairs=sum(row.pairs for row in rows),
-        policy_accuracy=mean(policies) if policies else None, policy_error=error(policy_errors) if policies else None,
+        pairs=sum(row.pairs for row in rows), policy_accuracy=policy, policy_error=policy_error,
     )  # fmt: skip
-
-
-def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean of *values* and its standard error (0 for fewer than two)."""
-    if not values:
-        return float("nan"), 0.0
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return float(np.mean(values)), spread / math.sqrt(len(values))
 
 
 def distinct(texts: Sequence[str], size: int) -> float:

@@ -1,5 +1,9 @@
-"""The plot of an evaluation: steering against perplexity, one curve a rival, as a PNG."""
+"""The plot of an evaluation: steering against perplexity, one curve a rival, as a PNG.
 
+What isn't defined (`Row`) is NaN to the plot: a point or an error bar that isn't drawn.
+"""
+
+import math
 from itertools import cycle
 from pathlib import Path
 
@@ -28,12 +32,13 @@ def draw(evaluation: Evaluation, path: Path, *, title: str) -> None:
         start = list(plain.values()) if name not in {"plain", "prompt", "best of n"} else []  # β = 0 is the base
         points = [*start, *rows]
         axes.errorbar(
-            [row.perplexity for row in points], [row.steering for row in points],
-            xerr=[row.perplexity * row.nats_error for row in points], yerr=[row.steering_error for row in points],
+            [_or_nan(row.perplexity) for row in points], [row.steering for row in points],
+            xerr=[_or_nan(row.perplexity) * _or_nan(row.nats_error) for row in points],
+            yerr=[_or_nan(row.steering_error) for row in points],
             marker=next(markers), markersize=6, linewidth=1.5, elinewidth=0.7, capsize=2, label=name,
         )  # fmt: skip
         for row in rows:
-            if label := _label(row):
+            if row.perplexity is not None and (label := _label(row)):
                 axes.annotate(
                     label, (row.perplexity, row.steering), textcoords="offset points", xytext=(6, 5), fontsize=8
                 )
@@ -62,3 +67,7 @@ def _label(row: Row) -> str:
     if row.rival in {"plain", "prompt"}:
         return ""
     return f"n={row.strength:g}" if row.rival == "best of n" else f"β={row.strength:g}"
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value

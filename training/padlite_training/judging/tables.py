@@ -15,7 +15,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
     console.print(_means(evaluation))
     console.print(_by_dimension(evaluation))
     console.print(
-        f"Mean ± standard error. Chance is {evaluation.chance:.2f}; the classifier itself is right on "
+        f"Mean ± standard error over groups. Chance is {evaluation.chance:.2f}; the classifier itself is right on "
         f"{evaluation.classifier_accuracy:.0%} of answers of groups that it hasn't seen, and sees the dimension in "
         f"{evaluation.preferred_steering:.0%} of the preferred answers of the judged pairs.",
         soft_wrap=True,
@@ -32,7 +32,7 @@ def _means(evaluation: Evaluation) -> Table:
             table.add_section()
         before = row.rival
         table.add_row(
-            row.rival, _dial(row), _with_error(row.steering, row.steering_error), f"{row.perplexity:.1f}",
+            row.rival, _dial(row), _with_error(row.steering, row.steering_error), _number(row.perplexity),
             f"{row.distinct_1:.2f}, {row.distinct_2:.2f}", f"{row.flip_rate:.2f}", _policy(row),
             f"{row.tokens_per_s:,.0f}",
         )  # fmt: skip
@@ -64,11 +64,13 @@ def _dial(row: Row) -> str:
     return "" if row.rival in {"plain", "prompt"} else f"{row.strength:g}"
 
 
-def _with_error(value: float, error: float) -> str:
-    return f"{value:.2f} ±{error:.2f}"
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def _with_error(value: float, error: float | None) -> str:
+    return f"{value:.2f} ±{'–' if error is None else f'{error:.2f}'}"
 
 
 def _policy(row: Row) -> str:
-    if row.policy_accuracy is None:
-        return "–"
-    return _with_error(row.policy_accuracy, row.policy_error or 0.0)
+    return "–" if row.policy_accuracy is None else _with_error(row.policy_accuracy, row.policy_error)

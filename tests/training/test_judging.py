@@ -22,6 +22,7 @@ from padlite_training.judging.evaluation import (
     questions_of,
 )
 from padlite_training.judging.means import Values, mean_and_error
+from padlite_training.judging.order import reference_answers
 from padlite_training.judging.speaker import KnownAnswer, Reply
 from padlite_training.judging.tables import print_evaluation
 from padlite_training.pairs.reading import Pair, PairsError
@@ -162,6 +163,22 @@ def test_a_known_answer_is_as_likely_as_the_guided_distribution_says() -> None:
 def test_a_classifier_needs_two_labels() -> None:
     with pytest.raises(UsageError, match="two dimensions"):
         AnswerClassifier(["a", "b"], ["x", "x"], ["1", "2"])
+
+
+@pytest.mark.parametrize("weight", [1.0, -1.0])
+def test_the_classifier_learns_what_has_more_and_nothing_that_is_preferred_in_what_is_judged(weight: float) -> None:
+    turned = [
+        dataclasses.replace(p, chosen=p.rejected, rejected=p.chosen, weight=weight) if weight < 0 else p for p in PAIRS
+    ]
+    found = reference_answers(Path("pairs"), turned, [pair for pair in turned if pair.group != "g7"])
+    assert [(each.text, each.dimension) for each in found] == [(f"{SUNNY} 7", "sunny"), (f"{GLOOMY} 7", "gloomy")]
+
+
+def test_a_judged_dimension_of_which_nothing_can_be_learned_is_named() -> None:
+    other = [pair(number, "sunny") for number in range(20, 24)]
+    with pytest.raises(PairsError, match="1 problem: 'gloomy' has no answer left") as caught:
+        reference_answers(Path("pairs"), [*other, *PAIRS], PAIRS)
+    assert "--reference" in caught.value.remedy
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,8 @@ class EvaluationOrder:
     """What to judge: the model that *profile* means, on *pairs*.
 
     Without *reference*, the held-out groups of *pairs* are judged (the same that `padlite train head` holds out) and
-    the classifier learns from the others; with it, all of *pairs* are judged, and it learns from *reference*.
+    the classifier learns from the others; with it, all of *pairs* are judged, and it learns from *reference*. It never
+    learns an answer that is preferred in what is judged.
     *sentences* are the words for dimensions; others are asked for as "Be NAME.".
     """
 
@@ -65,7 +66,10 @@ def run(order: EvaluationOrder, teller: Teller, *, cancelled: Callable[[], bool]
         head = stack.enter_context(OnnxHead.open(source.reward, device="cpu")) if source.reward else None
         if head is not None and {"head", "best-of-n"} & set(order.rivals):
             require_known_dimensions(order.pairs, judged, [each.name for each in head.dimensions])
-        classifier = _classifier(learned, questions)
+        known = reference_answers(order.reference or order.pairs, learned, judged)
+        classifier = AnswerClassifier(
+            [each.text for each in known], [each.dimension for each in known], [each.group for each in known]
+        )
         base = stack.enter_context(LlamaModel.open(source.base, _engine(order.profile, questions, source.reward)))
         template = chat_template(base)
         if head is not None:
@@ -86,7 +90,11 @@ def run(order: EvaluationOrder, teller: Teller, *, cancelled: Callable[[], bool]
 
 
 def _parts(order: EvaluationOrder) -> tuple[Sequence[Pair], Sequence[Pair]]:
-    """Return the pairs that are judged and those that the classifier learns from; no group is in both."""
+    """Return the pairs that are judged and those that the classifier learns from.
+
+    Without a reference no group is in both. A reference may hold groups that are judged, as other wordings of the same
+    situations do, but `reference_answers` takes none of their preferred answers.
+    """
     pairs = read_pairs(order.pairs)
     if order.reference is None:
         split = split_by_group(order.pairs, pairs, share=order.held_out)
@@ -95,18 +103,36 @@ def _parts(order: EvaluationOrder) -> tuple[Sequence[Pair], Sequence[Pair]]:
     return pairs, reference
 
 
-def _classifier(learned: Sequence[Pair], questions: Questions) -> AnswerClassifier:
-    """Return a classifier of the judged dimensions, from chosen answers that no judged pair holds as well."""
-    judged = {
-        text for of_dimension in questions.pairs.values() for pair in of_dimension for text in (pair.chosen,)
-    }  # fmt: skip
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceAnswer:
+    """An answer that the classifier learns from: *text* has more of *dimension*."""
+
+    text: str
+    dimension: str
+    group: str
+
+
+def reference_answers(path: Path, learned: Sequence[Pair], judged: Sequence[Pair]) -> list[ReferenceAnswer]:
+    """Return the different answers in *learned* that have more of a dimension of *judged*.
+
+    None of them is such an answer in *judged* as well, drawn to be ranked or not. Raises PairsError (of the file
+    *path*) that names the dimensions of which nothing is left to learn.
+    """
+    dimensions = sorted({pair.dimension for pair in judged if pair.dimension is not None})
+    known = {pair.more_and_less[0] for pair in judged if pair.dimension is not None}
     found = dict.fromkeys(
-        (pair.chosen, pair.dimension, pair.group)
+        ReferenceAnswer(text=pair.more_and_less[0], dimension=pair.dimension, group=pair.group)
         for pair in learned
-        if pair.dimension in questions.dimensions and pair.weight > 0 and pair.chosen not in judged
+        if pair.dimension is not None and pair.dimension in dimensions and pair.more_and_less[0] not in known
     )
-    texts = [text for text, _, _ in found]
-    return AnswerClassifier(texts, [str(name) for _, name, _ in found], [group for _, _, group in found])
+    learnable = {each.dimension for each in found}
+    if lacking := [name for name in dimensions if name not in learnable]:
+        raise PairsError(
+            path,
+            [f"{name!r} has no answer left to learn from that isn't judged as well" for name in lacking],
+            remedy="give --reference pairs with other answers of these dimensions, or leave these out of --pairs",
+        )
+    return list(found)
 
 
 def _rivals(

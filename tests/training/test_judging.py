@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from padlite.backends.onnx_head_arrays import load_arrays
 from padlite.errors import PadliteError, UsageError
 from padlite.seams import Message
 from padlite_training.commands import evaluate as command
@@ -22,10 +23,11 @@ from padlite_training.judging.evaluation import (
     questions_of,
 )
 from padlite_training.judging.means import Values, mean_and_error
-from padlite_training.judging.order import reference_answers
+from padlite_training.judging.order import reference_answers, require_held_out
 from padlite_training.judging.speaker import KnownAnswer, Reply
 from padlite_training.judging.tables import print_evaluation
 from padlite_training.pairs.reading import Pair, PairsError
+from padlite_training.pairs.split import provenance_of
 from padlite_training.random_head import write_random_head
 
 SUNNY, GLOOMY = "a warm bright sunny day with light", "cold rain and fog and dark clouds"
@@ -223,6 +225,21 @@ def test_all_rivals_are_judged_on_what_the_classifier_has_not_seen(
     plain = next(row for row in rows if row["rival"] == "plain" and row["dimension"] == "mean")
     assert plain["policy_accuracy"] == 0.5  # each answer is once chosen and once rejected
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_more_than_a_head_was_trained_without_is_not_judged(random_base: Path, head: Path, tmp_path: Path) -> None:
+    trained = tmp_path / "trained.onnx"
+    arrays = load_arrays(head)
+    dataclasses.replace(arrays, provenance=provenance_of(share=0.1, seed=2410)).save(trained)
+    arguments = ("--model", random_base, "--reward", trained, "--pairs", write(tmp_path / "p.jsonl", PAIRS))
+    _, error = run(*arguments)
+    assert isinstance(error, UsageError)
+    assert error.message.startswith("0.1 of the groups were held out")
+    assert error.remedy.endswith("--held-out 0.1")
+    _, error = run(*arguments, "--held-out", 0.1, "--rival", "head", "--strengths", 1, "--max-tokens", 2)
+    assert error is None
+    for unknown in ({}, {"held_out": "0.05 of the groups, seed 2410"}, {"held_out_share": "few"}):
+        require_held_out(unknown, 0.15)
 
 
 def test_what_can_not_be_judged_is_an_error(random_base: Path, head: Path, tmp_path: Path) -> None:

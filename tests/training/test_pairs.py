@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from padlite.backends.llama import LlamaModel
 from padlite.backends.onnx import OnnxHead
+from padlite.backends.onnx_head_arrays import load_arrays
 from padlite.bundle import find_bundle
 from padlite.errors import DecodingCancelled, PadliteError, UsageError
 from padlite.opening import chat_template, require_same_base
@@ -28,6 +29,7 @@ from padlite_training.pairs.harvest import Completion, Harvester, HarvestPlan, P
 from padlite_training.pairs.loss import Batch, LowRankHead, divergence, pair_loss, token_ratios
 from padlite_training.pairs.reading import Pair, PairsError, read_pairs
 from padlite_training.pairs.recipe import PairTraining
+from padlite_training.pairs.split import recorded_share
 from padlite_training.precision import require_device
 
 K = 6
@@ -337,6 +339,7 @@ def test_the_command_writes_a_head_that_its_base_accepts(
     with OnnxHead.open(out / "reward.onnx") as head:
         require_same_base(head, base)
         assert [each.name for each in head.dimensions] == ["gloomy", "sunny"]
+    assert recorded_share(load_arrays(out / "reward.onnx").provenance) == 0.15
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert report["dimensions"]["sunny"]["pair_accuracy"] == 1.0  # the same answers are preferred in every group
     assert {path.name for path in out.iterdir()} == {"harvest", "head.json", "head.npz", "report.json", "reward.onnx"}

@@ -119,6 +119,10 @@ def head(
 @click.option("--strengths", default="0.5,1,1.5,2,3", show_default=True, help="The values of β.")
 @click.option("--best-of", default="2,4,8", show_default=True, help="The values of n.")
 @click.option("--sentence", "sentences", metavar="NAME=TEXT", multiple=True, help='Instead of "Be NAME.".')
+@click.option(
+    "--held-out", default=0.15, show_default=True, type=click.FloatRange(0.01, 0.9),
+    help="Share of the groups that is judged without --reference: no more than the head was trained without.",
+)  # fmt: skip
 @click.option("--prompts", default=40, show_default=True, type=click.IntRange(1), help="Conversations to answer.")
 @click.option("--pairs-each", default=60, show_default=True, type=click.IntRange(1), help="Pairs a dimension to rank.")
 @click.option("--max-tokens", default=64, show_default=True, type=click.IntRange(1), help="Of an answer.")
@@ -137,6 +141,7 @@ def evaluate(
     strengths: str,
     best_of: str,
     sentences: tuple[str, ...],
+    held_out: float,
     prompts: int,
     pairs_each: int,
     max_tokens: int,
@@ -163,7 +168,8 @@ def evaluate(
         profile=_profile_of(profile_name, model, reward, threads),
         pairs=pairs, reference=reference, rivals=rivals or RIVALS, strengths=_numbers(strengths, "--strengths"),
         best_of=tuple(int(number) for number in _numbers(best_of, "--best-of")), prompts=prompts,
-        pairs_each=pairs_each, max_tokens=max_tokens, seed=seed, sentences=dict(map(_sentence, sentences)),
+        pairs_each=pairs_each, max_tokens=max_tokens, held_out=held_out, seed=seed,
+        sentences=dict(map(_sentence, sentences)),
     )  # fmt: skip
     with stoppable() as cancelled:
         evaluation = run(order, Progress(), cancelled=cancelled)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from padlite.backends.llama import LlamaModel
 from padlite.backends.onnx import OnnxHead
+from padlite.backends.onnx_head_arrays import load_arrays
 from padlite.contrast import ContrastReward, SentencePlace
 from padlite.errors import UsageError, did_you_mean
 from padlite.opening import chat_template, find_source, require_same_base
@@ -23,7 +24,7 @@ from padlite_training.judging.evaluation import Evaluation, Questions, evaluate,
 from padlite_training.judging.rivals import BestOf, Guided, Plain, Prompted, Rival
 from padlite_training.judging.speaker import Speaker
 from padlite_training.pairs.reading import Pair, PairsError, read_pairs, require_known_dimensions
-from padlite_training.pairs.split import split_by_group
+from padlite_training.pairs.split import HELD_OUT_SHARE, recorded_share, split_by_group
 from padlite_training.pairs.telling import Teller
 
 RIVALS = ("plain", "prompt", "head", "contrast", "best-of-n")
@@ -35,9 +36,9 @@ LARGEST_CONTEXT = 2048
 class EvaluationOrder:
     """What to judge: the model that *profile* means, on *pairs*.
 
-    Without *reference*, the held-out groups of *pairs* are judged (the same that `padlite train head` holds out) and
-    the classifier learns from the others; with it, all of *pairs* are judged, and it learns from *reference*. It never
-    learns an answer that is preferred in what is judged.
+    Without *reference*, the share *held_out* of the groups of *pairs* is judged (the same groups that `padlite train
+    head` holds out with that share) and the classifier learns from the others; with it, all of *pairs* are judged, and
+    it learns from *reference*. It never learns an answer that is preferred in what is judged.
     *sentences* are the words for dimensions; others are asked for as "Be NAME.".
     """
 
@@ -50,7 +51,7 @@ class EvaluationOrder:
     prompts: int = 40
     pairs_each: int = 60
     max_tokens: int = 64
-    held_out: float = 0.15
+    held_out: float = HELD_OUT_SHARE
     seed: int = 1
     sentences: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -66,6 +67,8 @@ def run(order: EvaluationOrder, teller: Teller, *, cancelled: Callable[[], bool]
         head = stack.enter_context(OnnxHead.open(source.reward, device="cpu")) if source.reward else None
         if head is not None and {"head", "best-of-n"} & set(order.rivals):
             require_known_dimensions(order.pairs, judged, [each.name for each in head.dimensions])
+            if order.reference is None and source.reward is not None:
+                require_held_out(load_arrays(source.reward).provenance, order.held_out)
         known = reference_answers(order.reference or order.pairs, learned, judged)
         classifier = AnswerClassifier(
             [each.text for each in known], [each.dimension for each in known], [each.group for each in known]
@@ -101,6 +104,20 @@ def _parts(order: EvaluationOrder) -> tuple[Sequence[Pair], Sequence[Pair]]:
         return split.held_out, split.training
     reference = read_pairs(order.reference)
     return pairs, reference
+
+
+def require_held_out(provenance: Mapping[str, str], judged: float) -> None:
+    """Raise UsageError if a head with this *provenance* was trained on groups of the share that is *judged*.
+
+    A head that doesn't say what was held out for it is taken as it is.
+    """
+    share = recorded_share(provenance)
+    if share is not None and share < judged:
+        raise UsageError(
+            f"{share:g} of the groups were held out when this head was trained, less than the {judged:g} that would be "
+            "judged: it knows the others",
+            remedy=f"judge what it doesn't know: --held-out {share:g}",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ of their name, so the order of the file doesn't matter.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,19 @@ class PairSplit:
     def held_out_groups(self) -> tuple[str, ...]:
         """The names of the groups that are held out."""
         return tuple(sorted({pair.group for pair in self.held_out}))
+
+
+def provenance_of(*, share: float, seed: int) -> dict[str, str]:
+    """Return how pairs were divided, as a head's provenance records it."""
+    return {"held_out_share": f"{share:g}", "split_seed": str(seed)}
+
+
+def recorded_share(provenance: Mapping[str, str]) -> float | None:
+    """Return the share that was held out when a head with this *provenance* was trained; None if it doesn't say so."""
+    try:
+        return float(provenance["held_out_share"])
+    except (KeyError, ValueError):
+        return None
 
 
 def split_by_group(

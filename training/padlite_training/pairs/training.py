@@ -46,7 +46,7 @@ from padlite_training.pairs.fit import (
 from padlite_training.pairs.harvest import CANDIDATES, Harvester, file_sha256, plan_harvest
 from padlite_training.pairs.reading import Pair, PairsError, read_pairs, require_known_dimensions
 from padlite_training.pairs.recipe import PairTraining
-from padlite_training.pairs.split import HELD_OUT_SHARE, SPLIT_SEED, PairSplit, split_by_group
+from padlite_training.pairs.split import HELD_OUT_SHARE, SPLIT_SEED, PairSplit, provenance_of, split_by_group
 from padlite_training.pairs.telling import Teller
 from padlite_training.pairs.text_stage import head_features
 from padlite_training.pairs.text_training import TextFigures, TextStage
@@ -315,7 +315,7 @@ def write_files(
     provenance = {
         "method": "PAD, preference pairs",
         "pairs": str(report.pairs),
-        "held_out": f"{order.held_out:g} of the groups, seed {order.split_seed}",
+        **provenance_of(share=order.held_out, seed=order.split_seed),
         "pair_accuracy": f"{report.mean.pair_accuracy:.3f}",
         "policy_accuracy": f"{report.mean.policy_accuracy:.3f}",
         "base": order.base.name,

@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from padlite.backends.onnx_head_arrays import load_arrays
-from padlite.errors import PadliteError, UsageError
+from padlite.errors import DecodingCancelled, PadliteError, UsageError
 from padlite.seams import Message
+from padlite_training.commands import _counts, _numbers, stoppable
 from padlite_training.commands import evaluate as command
 from padlite_training.judging.classifier import AnswerClassifier
 from padlite_training.judging.evaluation import (
@@ -242,14 +243,57 @@ def test_more_than_a_head_was_trained_without_is_not_judged(random_base: Path, h
         require_held_out(unknown, 0.15)
 
 
+def test_a_model_without_a_head_has_the_other_rivals_or_none(random_base: Path, tmp_path: Path) -> None:
+    pairs = write(tmp_path / "p.jsonl", PAIRS)
+    _, error = run("--model", random_base, "--pairs", pairs, "--rival", "best-of-n", "--rival", "head")
+    assert isinstance(error, UsageError)
+    assert "the model has no reward head" in error.message
+    output, error = run("--model", random_base, "--pairs", pairs, "--rival", "plain", "--max-tokens", 2, "--json")
+    assert error is None
+    assert {row["rival"] for row in json.loads(output)["rows"]} == {"plain"}
+
+
+def test_each_value_of_a_dial_counts_once() -> None:
+    assert _numbers("1,0.5,1.0", "--strengths") == (1.0, 0.5)
+    assert _counts("4,2,4", "--best-of") == (4, 2)
+
+
+def test_figures_are_printed_even_if_the_plot_can_not_be_written(
+    random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_more: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("padlite_training.judging.picture.draw", refuse)
+    pairs = write(tmp_path / "p.jsonl", PAIRS)
+    output, error = run(
+        "--model", random_base, "--pairs", pairs, "--rival", "plain", "--max-tokens", 2, "--plot", tmp_path / "x.png"
+    )
+    assert isinstance(error, UsageError)
+    assert "No space left" in error.message
+    assert "Mean over dimensions" in output
+
+
+def test_who_is_stopped_says_what_becomes_of_the_work(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(DecodingCancelled), stoppable("nothing is kept"):
+        raise DecodingCancelled("stopped", remedy="")
+    assert capsys.readouterr().err.strip() == "nothing is kept"
+
+
 def test_what_can_not_be_judged_is_an_error(random_base: Path, head: Path, tmp_path: Path) -> None:
     other = [pair(number, "sunny") for number in range(4)] + [pair(number, "glomy") for number in range(4)]
+    long = [dataclasses.replace(each, rejected="cold " * 2100) for each in PAIRS]
     cases = [
         (PAIRS[:2], (), PairsError, "one group"),
         (other, (), PairsError, "no dimension 'glomy' — did you mean 'gloomy'"),
         (PAIRS, ("--strengths", "0,1"), UsageError, "--strengths"),
         (PAIRS, ("--sentence", "suny=Be sunny."), UsageError, "did you mean 'sunny'"),
         (PAIRS, ("--plot", tmp_path / "none" / "x.png"), UsageError, "no folder"),
+        (PAIRS, ("--plot", tmp_path), UsageError, "is a folder"),
+        (PAIRS, ("--best-of", "0.5"), UsageError, "--best-of takes whole numbers"),
+        (PAIRS, ("--best-of", "2.7"), UsageError, "--best-of takes whole numbers"),
+        (PAIRS, ("--max-tokens", 2100), PairsError, "tokens, more than the context of 2,048"),
+        (long, ("--prompts", 1), PairsError, "tokens, more than the context of 2,048"),
     ]
     for pairs, more, kind, message in cases:
         path = write(tmp_path / "p.jsonl", pairs)

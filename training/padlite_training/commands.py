@@ -23,6 +23,7 @@ from padlite_training.pairs.recipe import PairTraining
 if TYPE_CHECKING:
     from padlite_training.pairs.training import Report
 
+GOES_ON = "stopped; the same command goes on from here"
 _DEFAULTS = PairTraining()
 
 
@@ -95,7 +96,7 @@ def head(
             text_rate=text_rate,
         ),
     )  # fmt: skip
-    with stoppable() as cancelled:
+    with stoppable(GOES_ON) as cancelled:
         report = train_head(order, Progress(), cancelled=cancelled)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(report), ensure_ascii=False, indent=2))
@@ -164,21 +165,26 @@ def evaluate(
             require_library()
     if plot is not None and not plot.parent.is_dir():
         raise UsageError(f"there is no folder {plot.parent}", remedy="make it, or choose another --plot")
+    if plot is not None and plot.is_dir():
+        raise UsageError(f"{plot} is a folder", remedy=f"--plot {plot / 'plot.png'}")
     order = EvaluationOrder(
         profile=_profile_of(profile_name, model, reward, threads),
         pairs=pairs, reference=reference, rivals=rivals or RIVALS, strengths=_numbers(strengths, "--strengths"),
-        best_of=tuple(int(number) for number in _numbers(best_of, "--best-of")), prompts=prompts,
+        best_of=_counts(best_of, "--best-of"), prompts=prompts,
         pairs_each=pairs_each, max_tokens=max_tokens, held_out=held_out, seed=seed,
         sentences=dict(map(_sentence, sentences)),
     )  # fmt: skip
-    with stoppable() as cancelled:
+    with stoppable("stopped; nothing of it is kept") as cancelled:
         evaluation = run(order, Progress(), cancelled=cancelled)
-    if plot is not None:
-        draw(evaluation, plot, title=f"{model or order.profile.model}: steering and its price")
     if as_json:
         click.echo(json.dumps(evaluation.as_record(), ensure_ascii=False, indent=1))
     else:
         print_evaluation(evaluation)
+    if plot is not None:
+        try:
+            draw(evaluation, plot, title=f"{model or order.profile.model}: steering and its price")
+        except OSError as error:
+            raise UsageError(f"{plot} can't be written: {error.strerror}", remedy="choose another --plot") from error
 
 
 def _profile_of(name: str | None, model: str | None, reward: Path | None, threads: int) -> Profile:
@@ -192,14 +198,22 @@ def _profile_of(name: str | None, model: str | None, reward: Path | None, thread
 
 
 def _numbers(text: str, option: str) -> tuple[float, ...]:
-    """Return the numbers in a comma-separated list, all above 0."""
+    """Return the different numbers in a comma-separated list, all above 0, in its order."""
     try:
         numbers = tuple(float(each) for each in text.split(",") if each.strip())
     except ValueError as error:
         raise UsageError(f"{option} takes numbers with commas between", remedy=f"{option} 1,2") from error
     if not numbers or not all(0 < each <= 100 for each in numbers):
         raise UsageError(f"{option} takes numbers from above 0 to 100", remedy=f"{option} 1,2")
-    return numbers
+    return tuple(dict.fromkeys(numbers))
+
+
+def _counts(text: str, option: str) -> tuple[int, ...]:
+    """Return the different whole numbers in a comma-separated list, all from 1 to 100, in its order."""
+    numbers = _numbers(text, option)
+    if not all(each.is_integer() for each in numbers):
+        raise UsageError(f"{option} takes whole numbers", remedy=f"{option} 1,2")
+    return tuple(map(int, numbers))
 
 
 def _sentence(assignment: str) -> tuple[str, str]:
@@ -231,8 +245,11 @@ class Progress:
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C and SIGTERM end the work inside at the next good moment; yields what tells that they came."""
+def stoppable(stopped: str) -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C and SIGTERM end the work inside at the next good moment; yields what tells that they came.
+
+    *stopped* is what to say then: what becomes of the work.
+    """
     interrupts, asked = Interrupts(), False
 
     def stop() -> None:
@@ -243,7 +260,7 @@ def stoppable() -> Iterator[Callable[[], bool]]:
         try:
             yield lambda: asked
         except DecodingCancelled:
-            click.echo("\nstopped; the same command goes on from here", err=True)
+            click.echo(f"\n{stopped}", err=True)
             interrupts.raise_pending()
             raise
 

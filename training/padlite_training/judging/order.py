@@ -1,6 +1,6 @@
 """`padlite eval`: opens what a profile means, judges it with its rivals, and returns the evaluation.
 
-Cheap checks come first: pairs, groups, dimensions, head and base, template.
+Cheap checks come first: pairs, groups, dimensions, rivals, head and base, template, lengths.
 """
 
 import contextlib
@@ -19,15 +19,20 @@ from padlite.options import EngineOptions
 from padlite.profile import Profile
 from padlite.seams import Dimension
 from padlite.template import ChatTemplate
+from padlite_training.completions import Completions
 from padlite_training.judging.classifier import AnswerClassifier
 from padlite_training.judging.evaluation import Evaluation, Questions, evaluate, questions_of
 from padlite_training.judging.rivals import BestOf, Guided, Plain, Prompted, Rival
 from padlite_training.judging.speaker import Speaker
+from padlite_training.pairs.harvest import require_room
 from padlite_training.pairs.reading import Pair, PairsError, read_pairs, require_known_dimensions
 from padlite_training.pairs.split import HELD_OUT_SHARE, recorded_share, split_by_group
 from padlite_training.pairs.telling import Teller
 
 RIVALS = ("plain", "prompt", "head", "contrast", "best-of-n")
+WITH_HEAD = frozenset({"head", "best-of-n"})
+"""Those that a model without a reward head can't have."""
+
 STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0)
 LARGEST_CONTEXT = 2048
 
@@ -62,10 +67,13 @@ def run(order: EvaluationOrder, teller: Teller, *, cancelled: Callable[[], bool]
     questions = questions_of(judged, prompts=order.prompts, pairs_each=order.pairs_each)
     if not questions.dimensions:
         raise PairsError(order.pairs, ["no held-out pair names a dimension"], remedy='give pairs a "dimension"')
+    sentences = _sentences(order, questions)
     source = find_source(order.profile)
+    if source.reward is None:
+        _require_rivals_without_head(order.rivals)
     with contextlib.ExitStack() as stack:
         head = stack.enter_context(OnnxHead.open(source.reward, device="cpu")) if source.reward else None
-        if head is not None and {"head", "best-of-n"} & set(order.rivals):
+        if head is not None and WITH_HEAD & set(order.rivals):
             require_known_dimensions(order.pairs, judged, [each.name for each in head.dimensions])
             if order.reference is None and source.reward is not None:
                 require_held_out(load_arrays(source.reward).provenance, order.held_out)
@@ -77,16 +85,18 @@ def run(order: EvaluationOrder, teller: Teller, *, cancelled: Callable[[], bool]
         template = chat_template(base)
         if head is not None:
             require_same_base(head, base)
+        texts, place = Completions(template, base.tokenizer), SentencePlace(template)
+        _require_room(order, questions, judged, texts, place, sentences, room=base.context_length)
         options = dataclasses.replace(
             order.profile.decoding_options(source.defaults), max_tokens=order.max_tokens, temperature=0.0
         )
         speaker = Speaker(base, template, options, scoring_sequence=len(questions.dimensions) + 1)
-        rivals = _rivals(order, questions, speaker, template, head)
+        rivals = _rivals(order, sentences, speaker, template, head)
         teller.say(
             f"{len(questions.prompts)} conversations, {len(questions.dimensions)} dimensions; the classifier is right "
             f"on {classifier.accuracy:.0%} of answers of groups that it hasn't seen"
         )
-        if head is None:
+        if head is None and WITH_HEAD & set(order.rivals):
             teller.say("the model has no reward head, so head and best-of-n are left out")
         with teller.counting("judge", len(rivals) * len(questions.dimensions)) as show:
             return evaluate(speaker, rivals, questions, classifier, progress=show, cancelled=cancelled)
@@ -152,10 +162,46 @@ def reference_answers(path: Path, learned: Sequence[Pair], judged: Sequence[Pair
     return list(found)
 
 
-def _rivals(
-    order: EvaluationOrder, questions: Questions, speaker: Speaker, template: ChatTemplate, head: OnnxHead | None
-) -> list[Rival]:
-    """Return the rivals that are asked for and can be had."""
+def _require_rivals_without_head(rivals: Sequence[str]) -> None:
+    """Raise UsageError if all of *rivals* need a reward head."""
+    if set(rivals) <= WITH_HEAD:
+        raise UsageError(
+            f"{' and '.join(rivals)} can't be judged: the model has no reward head",
+            remedy="name one with --reward, or another --rival",
+        )
+
+
+def _require_room(
+    order: EvaluationOrder,
+    questions: Questions,
+    judged: Sequence[Pair],
+    texts: Completions,
+    place: SentencePlace,
+    sentences: Mapping[str, str],
+    *,
+    room: int,
+) -> None:
+    """Raise PairsError that names each judged pair whose conversation isn't within *room* tokens.
+
+    A prompt needs room for an answer of the most tokens, a pair that is ranked for its own two, both with the longest
+    of *sentences*.
+    """
+    longest_sentence = max(sentences.values(), key=lambda text: len(texts.answer(text)))
+    ranked = {pair.line for of_dimension in questions.pairs.values() for pair in of_dimension}
+    asked = set(questions.prompts)
+    lengths = []
+    for pair in judged:
+        answers = [len(texts.answer(text)) for text in pair.more_and_less] if pair.line in ranked else []
+        answers += [order.max_tokens] if pair.messages in asked else []
+        if answers:
+            prompt = texts.prompt(place.put(longest_sentence, pair.messages))
+            lengths.append((pair.line, len(prompt) + max(answers)))
+    remedy = "shorten these pairs, lower --max-tokens, or set a larger context_length under [engine] in a profile"
+    require_room(order.pairs, lengths, room, remedy=remedy)
+
+
+def _sentences(order: EvaluationOrder, questions: Questions) -> dict[str, str]:
+    """Return the words for each dimension. Raises UsageError where there are words for one that isn't judged."""
     sentences = {name: f"Be {name}." for name in questions.dimensions}
     for name, text in order.sentences.items():
         if name not in sentences:
@@ -164,6 +210,17 @@ def _rivals(
                 remedy=f"use one of: {', '.join(sentences)}",
             )
         sentences[name] = text
+    return sentences
+
+
+def _rivals(
+    order: EvaluationOrder,
+    sentences: Mapping[str, str],
+    speaker: Speaker,
+    template: ChatTemplate,
+    head: OnnxHead | None,
+) -> list[Rival]:
+    """Return the rivals that are asked for and can be had."""
     contrast = ContrastReward(
         speaker.streams, speaker.base.tokenizer, template,
         [(Dimension(name=name), text) for name, text in sentences.items()],

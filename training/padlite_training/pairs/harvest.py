@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -90,19 +90,27 @@ def plan_harvest(path: Path, pairs: Sequence[Pair], texts: Completions, *, candi
     prompts = {pair.messages: tuple(texts.prompt(pair.messages)) for pair in pairs}
     numbers: dict[Completion, int] = {}
     sides = np.empty((len(pairs), 2), dtype=np.int64)
-    problems = []
+    longest = []
     for at, pair in enumerate(pairs):
         both = [
             Completion(prompt=prompts[pair.messages], answer=tuple(texts.answer(text)))
             for text in (pair.chosen, pair.rejected)
         ]
-        longest = max(len(each.prompt) + len(each.answer) for each in both)
-        if longest > room:
-            problems.append(f"line {pair.line}: {longest:,} tokens, more than the context of {room:,}")
+        longest.append((pair.line, max(len(each.prompt) + len(each.answer) for each in both)))
         sides[at] = [numbers.setdefault(each, len(numbers)) for each in both]
-    if problems:
-        raise PairsError(path, problems, remedy="shorten these pairs, or set a larger --context-length")
+    require_room(path, longest, room, remedy="shorten these pairs, or set a larger --context-length")
     return HarvestPlan(completions=tuple(numbers), sides=sides, candidates=candidates)
+
+
+def require_room(path: Path, longest: Iterable[tuple[int, int]], room: int, *, remedy: str) -> None:
+    """Raise PairsError (of the file *path*) that names each line of *longest* (line, tokens) beyond *room* tokens."""
+    problems = [
+        f"line {line}: {tokens:,} tokens, more than the context of {room:,}"
+        for line, tokens in longest
+        if tokens > room
+    ]
+    if problems:
+        raise PairsError(path, problems, remedy=remedy)
 
 
 def require_disk_space(folder: Path, needed: int) -> None:

@@ -26,7 +26,7 @@ from padlite.errors import PadliteError, UsageError
 from padlite.opening import chat_template
 from padlite.options import EngineOptions
 from padlite.seams import FloatArray
-from padlite_training.commands import Progress, base_of, stoppable
+from padlite_training.commands import GOES_ON, Progress, base_of, stoppable
 from padlite_training.completions import Completions
 from padlite_training.head_file import balanced, output_table
 from padlite_training.pairs.calibration import PlainStates, calibrated, plain_states
@@ -251,7 +251,7 @@ def run(
     pairs = read_pairs(pairs_path)
     by_source = {path.stem: read_texts(path) for path in sources}
     engine = EngineOptions(threads=threads, sequences=2, hidden_states=True)
-    with stoppable() as cancelled, LlamaModel.open(base_path, engine) as base:
+    with stoppable(GOES_ON) as cancelled, LlamaModel.open(base_path, engine) as base:
         torch.set_num_threads(base.threads)
         leaving = LeavingOut(pairs, pairs_path, base, base_path, work, plan)
         _require_texts(pairs_path, leaving.names, by_source)

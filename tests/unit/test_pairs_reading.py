@@ -36,9 +36,14 @@ def test_a_pair_comes_out_as_it_was_written(tmp_path: Path) -> None:
 
 def test_pairs_without_a_group_belong_to_the_one_of_their_prompt(tmp_path: Path) -> None:
     one, other = without("group"), without("group") | {"prompt": "Bye"}
-    same = one | {"prompt": "hi", "dimension": "caring"}
+    same = one | {"prompt": "hi ", "dimension": "caring"}
     groups = [pair.group for pair in read_pairs(write(tmp_path / "p.jsonl", one, same, other))]
     assert groups[0] == groups[1] != groups[2]
+
+
+def test_white_space_around_a_group_makes_no_other_group(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", GOOD | {"group": "plans"}, GOOD | {"group": " plans\t"})
+    assert {pair.group for pair in read_pairs(path)} == {"plans"}
 
 
 @pytest.mark.parametrize(
@@ -62,6 +67,9 @@ def test_pairs_without_a_group_belong_to_the_one_of_their_prompt(tmp_path: Path)
         (GOOD | {"weight": 0}, "not 0"),
         (GOOD | {"weight": 11}, "from -10 to 10"),
         (GOOD | {"weight": True}, "'weight' must be a number"),
+        (GOOD | {"weight": 10**400}, "from -10 to 10"),
+        ('{"weight": 1e400}', "from -10 to 10"),
+        (without("prompt") | {"messages": None}, "'messages' must be a list"),
         (GOOD | {"group": None}, "'group' must be"),
         (GOOD | {"chosne": "x"}, "did you mean 'chosen'"),
         (GOOD | {"chosen": "\ud800"}, "half a character"),

@@ -9,7 +9,6 @@ what is trained on and what is judged; without one, pairs with the same prompt a
 """
 
 import json
-import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +154,8 @@ def _problems(record: Mapping[str, object]) -> Iterator[str]:
     for key in ("prompt", "chosen", "rejected", "dimension", "preference"):
         if key in record and (reason := wrong_text(record[key])):
             yield f"{key!r} {reason}"
-    yield from _wrong_messages(record.get("messages"))
+    if "messages" in record:
+        yield from _wrong_messages(record["messages"])
     yield from _wrong_dimension(record.get("dimension"))
     chosen, rejected = record.get("chosen"), record.get("rejected")
     if isinstance(chosen, str) and isinstance(rejected, str) and chosen.strip() and chosen.strip() == rejected.strip():
@@ -188,8 +188,6 @@ def wrong_text(value: object) -> str:
 
 
 def _wrong_messages(value: object) -> Iterator[str]:
-    if value is None:
-        return
     if not isinstance(value, list) or not value:
         yield "'messages' must be a list of {role, content}"
         return
@@ -213,9 +211,9 @@ def _wrong_dimension(value: object) -> Iterator[str]:
 
 
 def _wrong_weight(value: object) -> Iterator[str]:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         yield "'weight' must be a number"
-    elif value == 0 or abs(value) > LARGEST_WEIGHT:
+    elif value == 0 or not abs(value) <= LARGEST_WEIGHT:  # also what is infinite
         yield f"'weight' must be from -{LARGEST_WEIGHT:g} to {LARGEST_WEIGHT:g} and not 0"
 
 
@@ -238,9 +236,14 @@ def _pair(record: Mapping[str, object], line: int) -> Pair:
         dimension=_text_or_none(record.get("dimension")),
         preference=_text_or_none(record.get("preference")),
         weight=float(weight) if isinstance(weight, int | float) else 1.0,
-        group=str(group) if group is not None else "prompt " + "\n".join(turn.content for turn in messages).casefold(),
+        group=str(group).strip() if group is not None else _group_of(messages),
         line=line,
     )
+
+
+def _group_of(messages: Sequence[Message]) -> str:
+    """Return the group of pairs that name none: that of their prompt, in whatever case and with whatever around it."""
+    return "prompt " + "\n".join(turn.content.strip() for turn in messages).casefold()
 
 
 def _text_or_none(value: object) -> str | None:

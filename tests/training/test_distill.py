@@ -5,9 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from padlite_training.distill import Head, calibrate, fit_head, mean_shift
+from padlite.dimensions.fit import mean_shift
+from padlite.errors import PadliteError
+from padlite_training.distill import Head, calibrate, fit_head
 from padlite_training.harvest import Harvest
 from padlite_training.recipe import HeadTraining
+from padlite_training.scaling import scale_for
 
 V, WIDTH, RANK, M, K, N = 300, 32, 3, 2, 12, 4000
 PLAN = HeadTraining(rank=RANK, candidates=K, rate=0.02, epochs=40, weight_decay=0.01, seed=1)
@@ -54,18 +57,13 @@ def test_a_planted_head_is_recovered(
     assert fit_head(harvest, table, PLAN).explained > 0.9
 
 
-def test_noise_is_not_explained(planted: tuple[Harvest, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]) -> None:
-    harvest, table = planted
-    assert fit_head(with_noise(harvest), table, PLAN).explained < 0.1
-
-
-def test_where_no_epoch_helps_the_first_weights_are_kept(
-    planted: tuple[Harvest, np.ndarray[tuple[int, ...], np.dtype[np.float32]]],
+@pytest.mark.parametrize("rate", [PLAN.rate, 1.0])
+def test_what_explains_nothing_is_no_head(
+    planted: tuple[Harvest, np.ndarray[tuple[int, ...], np.dtype[np.float32]]], rate: float
 ) -> None:
     harvest, table = planted
-    short, longer = (fit_head(with_noise(harvest), table, replace(PLAN, rate=1.0, epochs=epochs)) for epochs in (1, 2))
-    assert (short.explained, short.epochs) == (longer.explained, longer.epochs) == (0.0, 0)
-    assert np.array_equal(short.maps, longer.maps)
+    with pytest.raises(PadliteError, match="taught nothing that holds for held-out scenarios"):
+        fit_head(with_noise(harvest), table, replace(PLAN, rate=rate, epochs=2))
 
 
 def test_every_dimension_shifts_the_base_by_what_was_asked_for(
@@ -87,3 +85,16 @@ def test_no_reward_shifts_nothing_and_a_constant_one_neither() -> None:
     assert mean_shift(base, np.full((1, 3), 2.5, dtype=np.float32)) == pytest.approx(0.0, abs=1e-6)
     sure = np.array([[0.0, 50.0, 0.0]], dtype=np.float32)
     assert mean_shift(base, sure) == pytest.approx(-np.log(0.2), abs=1e-4)
+
+
+def test_the_scale_reaches_to_its_limit_and_beyond_it_is_an_error() -> None:
+    base = np.log(np.array([[0.7, 0.2, 0.1]], dtype=np.float32))
+    features = np.array([[0.0, 1.0, 0.0]], dtype=np.float32)
+    shift = mean_shift(base, np.float32(2.5) * features)
+    for weaker in (1.0, 25.0):  # 25: the factor is near the limit of 64
+        assert scale_for(base, features / np.float32(weaker), shift, name="'a'") == pytest.approx(
+            2.5 * weaker, rel=1e-3
+        )
+    for weak in (features / 30, features * 0):
+        with pytest.raises(PadliteError, match="'a' was hardly learned"):
+            scale_for(base, weak, shift, name="'a'")

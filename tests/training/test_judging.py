@@ -219,12 +219,12 @@ def test_all_rivals_are_judged_on_what_the_classifier_has_not_seen(
     assert list(dict.fromkeys(row["rival"] for row in rows)) == ["plain", "prompt", "head", "contrast", "best of n"]
     assert {row["dimension"] for row in rows} == {"sunny", "gloomy", "mean"}
     for row in rows:
-        assert 0 <= row["steering"] <= 1
         assert row["perplexity"] > 1
         assert (row["policy_accuracy"] is None) == (row["rival"] == "best of n")
         assert (row["flip_rate"] > 0) == (row["rival"] in {"head", "contrast"})
     plain = next(row for row in rows if row["rival"] == "plain" and row["dimension"] == "mean")
     assert plain["policy_accuracy"] == 0.5  # each answer is once chosen and once rejected
+    assert (plain["steering"], plain["steering_error"]) == (0.5, 0.0)  # each answer shows one of the two dimensions
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 

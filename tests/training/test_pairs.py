@@ -15,13 +15,13 @@ from padlite.backends.llama import LlamaModel
 from padlite.backends.onnx import OnnxHead
 from padlite.backends.onnx_head_arrays import load_arrays
 from padlite.bundle import find_bundle
+from padlite.dimensions.fit import mean_shift
 from padlite.errors import DecodingCancelled, PadliteError, UsageError
 from padlite.opening import chat_template, require_same_base
 from padlite.scoring import top_k
 from padlite.seams import FloatArray, Message
 from padlite_training.commands import base_of, train
 from padlite_training.completions import Completions
-from padlite_training.distill import mean_shift
 from padlite_training.pairs import harvest as harvesting
 from padlite_training.pairs.calibration import calibrated, plain_states
 from padlite_training.pairs.fit import FittedHead, PairBatches, fit_pairs, judge_pairs, one_hot, train_to_the_best
@@ -233,7 +233,7 @@ def test_a_taste_that_is_there_is_found_and_the_same_seed_finds_the_same() -> No
     assert np.allclose(folded[1], head.maps, rtol=1e-5)
 
 
-def test_where_there_is_no_taste_training_stops_with_nothing_learned() -> None:
+def test_where_there_is_no_taste_nothing_is_learned_and_that_is_an_error() -> None:
     harvest, table, weights = planted()
     flipped = harvest.sides[:, ::-1].copy()
     keep = np.random.default_rng(1).random(len(flipped)) < 0.5
@@ -243,8 +243,10 @@ def test_where_there_is_no_taste_training_stops_with_nothing_learned() -> None:
         sides=flipped,
     )  # fmt: skip
     batches = PairBatches(noise, table, weights, device="cpu")
-    plan = PairTraining(rank=2, rate=0.03, epochs=12, patience=2)
-    assert fit_pairs(batches, np.arange(500), np.arange(500, 600), plan).epochs <= 4
+    plan = PairTraining(rank=2, rate=0.03, epochs=12, patience=2, likelihood=0.0)
+    with pytest.raises(PadliteError, match="taught nothing that holds for held-out groups") as caught:
+        fit_pairs(batches, np.arange(500), np.arange(500, 600), plan)
+    assert "--rate 0.01" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
@@ -297,7 +299,7 @@ def test_calibration_gives_every_dimension_the_same_mean_shift(base: LlamaModel)
         maps=(rng.standard_normal((3, base.hidden_size, 2)) / 8).astype(np.float32),
         scales=np.ones(3, dtype=np.float32),
     )
-    head = calibrated(raw, states, table, shift=0.3)
+    head = calibrated(raw, states, table, names=["a", "b", "c"], shift=0.3)
     words = (table @ head.projection)[states.candidates]
     for each in head.maps:
         features = np.einsum("nkr,nr->nk", words, states.hidden @ each)

@@ -14,8 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from padlite.errors import PadliteError
 from padlite_training.harvest import Harvest
 from padlite_training.recipe import HeadTraining
+from padlite_training.scaling import scale_for
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +71,8 @@ def fit_head(harvest: Harvest, table: npt.NDArray[np.float32], plan: HeadTrainin
     """Return the head that fits *harvest* best, judged by its held-out scenarios; *table* (V, d) is the output table.
 
     The rate falls to nothing over the epochs, which explains more of the teacher than stopping early does. Hidden
-    states and table rows are brought to unit size inside and the sizes folded back into the result.
+    states and table rows are brought to unit size inside and the sizes folded back into the result. Raises PadliteError
+    if no epoch explains anything of the held-out scenarios.
     """
     torch.manual_seed(plan.seed)
     size_hidden = float(np.sqrt((harvest.hidden**2).mean()))
@@ -105,6 +108,11 @@ def fit_head(harvest: Harvest, table: npt.NDArray[np.float32], plan: HeadTrainin
             best, best_epoch = loss, epoch
             best_state = deepcopy(module.state_dict())
         logger.info("epoch %d: explained on held-out scenarios %.3f", epoch, 1 - loss / nothing)
+    if best_epoch == 0:
+        raise PadliteError(
+            "the teacher taught nothing that holds for held-out scenarios: no epoch explained any of it",
+            remedy="gather more answers, or lower the rate of the head in the recipe",
+        )
     return Head(
         projection=(best_state["projection"] / size_table).numpy(),
         maps=(best_state["maps"] / size_hidden).numpy(),
@@ -114,24 +122,20 @@ def fit_head(harvest: Harvest, table: npt.NDArray[np.float32], plan: HeadTrainin
     )
 
 
-def mean_shift(base: npt.NDArray[np.float32], features: npt.NDArray[np.float32]) -> float:
-    """Return the mean KL(softmax(base + φ) ‖ softmax(base)) in nats over states, for *base* and *features* (N, k)."""
-    plain = base - np.logaddexp.reduce(base, axis=1, keepdims=True)
-    moved = base + features
-    moved = moved - np.logaddexp.reduce(moved, axis=1, keepdims=True)
-    return float((np.exp(moved) * (moved - plain)).sum(axis=1).mean())
-
-
 def calibrate(head: Head, harvest: Harvest, table: npt.NDArray[np.float32], *, shift: float) -> Head:
     """Return *head* scaled so that each dimension at weight 1 and strength 1 shifts the base by *shift* nats per token.
 
     Measured on the plain answers to the held-out scenarios' questions in *harvest*, or to all where there are none.
+    Raises PadliteError if a dimension does next to nothing.
     """
     chosen = harvest.plain & harvest.validation
     if not chosen.any():
         chosen = harvest.plain
     base, features = harvest.base[chosen], head.features(table, harvest)[chosen]
-    scales = np.array([_scale(base, features[:, :, i], shift) for i in range(features.shape[2])], dtype=np.float32)
+    count = features.shape[2]
+    scales = np.array(
+        [scale_for(base, features[:, :, i], shift, name=f"{i + 1} of {count}") for i in range(count)], dtype=np.float32
+    )
     return Head(
         projection=head.projection,
         maps=head.maps * scales[:, None, None],
@@ -139,12 +143,3 @@ def calibrate(head: Head, harvest: Harvest, table: npt.NDArray[np.float32], *, s
         explained=head.explained,
         epochs=head.epochs,
     )
-
-
-def _scale(base: npt.NDArray[np.float32], features: npt.NDArray[np.float32], shift: float) -> float:
-    """Return the factor of *features* at which the mean shift is *shift*, by bisection; it grows with the factor."""
-    low, high = 0.0, 64.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if mean_shift(base, middle * features) < shift else (low, middle)
-    return (low + high) / 2

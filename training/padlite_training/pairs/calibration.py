@@ -12,12 +12,11 @@ import numpy as np
 from padlite.errors import DecodingCancelled
 from padlite.scoring import log_normalizer, top_k
 from padlite.seams import BaseModel, FloatArray, TokenArray, Tokenizer
-from padlite_training.distill import mean_shift
 from padlite_training.pairs.fit import FittedHead
+from padlite_training.scaling import scale_for
 
 CANDIDATES = 24
 ANSWER_TOKENS = 40
-LARGEST_SCALE = 64.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,29 +57,21 @@ def plain_states(
     return PlainStates(hidden=np.stack(hidden), candidates=np.stack(candidates), scores=np.stack(scores))
 
 
-def calibrated(head: FittedHead, states: PlainStates, table: FloatArray, *, shift: float) -> FittedHead:
+def calibrated(
+    head: FittedHead, states: PlainStates, table: FloatArray, *, names: Sequence[str], shift: float
+) -> FittedHead:
     """Return *head* scaled so that each dimension at weight 1 shifts the base by *shift* nats per token of *states*.
 
-    *table* (V, d) is the base's output table. A dimension that does nothing keeps its scale.
+    *table* (V, d) is the base's output table, *names* (m) are the dimensions'. Raises PadliteError that names a
+    dimension which does next to nothing.
     """
     words = table @ head.projection
     projected = np.einsum("nd,mdr->mnr", states.hidden, head.maps)
     scales = np.array(
         [
-            _scale(states.scores, np.einsum("nkr,nr->nk", words[states.candidates], each), shift)
-            for each in projected
+            scale_for(states.scores, np.einsum("nkr,nr->nk", words[states.candidates], each), shift, name=repr(name))
+            for name, each in zip(names, projected, strict=True)
         ],
         dtype=np.float32,
     )  # fmt: skip
     return dataclasses.replace(head, maps=head.maps * scales[:, None, None], scales=head.scales * scales)
-
-
-def _scale(scores: FloatArray, features: FloatArray, shift: float) -> float:
-    """Return the factor of *features* (N, k) at which the mean shift is *shift*, by bisection; it grows with both."""
-    if mean_shift(scores, np.float32(LARGEST_SCALE) * features) < shift:
-        return 1.0
-    low, high = 0.0, LARGEST_SCALE
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if mean_shift(scores, np.float32(middle) * features) < shift else (low, middle)
-    return (low + high) / 2

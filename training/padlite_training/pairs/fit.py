@@ -115,7 +115,8 @@ def fit_pairs(
     """Return the head that fits the pairs *training* best, judged by the loss on those *held_out*.
 
     *progress* gets the number of the epoch and the held-out loss after it. Seeded: on the CPU, with the same number of
-    threads, equal arguments give an equal head. Raises PadliteError when the loss is no longer a number.
+    threads, equal arguments give an equal head. Raises PadliteError when the loss is no longer a number, and when no
+    epoch does better than no reward at all: what is left then are the random weights of the beginning.
     """
     torch.manual_seed(plan.seed)
     head = LowRankHead(
@@ -133,6 +134,12 @@ def fit_pairs(
         judge=lambda: held_loss(head, batches, held_out, plan),
         beaten=NO_REWARD_LOSS, lower=f"--rate {plan.rate / 3:.2g}", progress=tell, cancelled=cancelled,
     )  # fmt: skip
+    if epochs == 0:
+        raise PadliteError(
+            "the pairs taught nothing that holds for held-out groups: no epoch did better than no reward at all "
+            f"(a loss of {NO_REWARD_LOSS:.3f})",
+            remedy=f"train again with a lower rate, --rate {plan.rate / 3:.2g}, or give more pairs",
+        )
     projection, maps = batches.fold(head)
     return FittedHead(
         projection=projection, maps=maps, scales=np.ones(len(maps), dtype=np.float32),

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from padlite.backends.llama import LlamaModel
+from padlite.contrast import SentencePlace
 from padlite.errors import PadliteError, UsageError
 from padlite.opening import chat_template
 from padlite.options import EngineOptions
@@ -44,7 +45,7 @@ from padlite_training.pairs.text_stage import (
     judge_texts,
     judged_by,
 )  # fmt: skip
-from padlite_training.pairs.text_training import TextStage, weights_of
+from padlite_training.pairs.text_training import TextStage, read_length, weights_of
 from padlite_training.pairs.training import numbers_of, spread
 from padlite_training.preference_texts import Texts, merged, read_texts
 
@@ -125,7 +126,7 @@ class LeavingOut:
             for part in (self.split.training, self.split.held_out)
         )
         head = fit_pairs(batches, training, held, self.plan)
-        head = calibrated(head, plain, self.table, shift=self.plan.mean_shift_nats)
+        head = calibrated(head, plain, self.table, names=kept, shift=self.plan.mean_shift_nats)
         rows, maps = balanced(head, self.table)
         stage = TextStage(base=self.base, batches=batches, head=head, features=head_features(rows, maps), names=kept)
         known = {name: each for name, each in texts.items() if name is None or name in kept}
@@ -255,6 +256,7 @@ def run(
         torch.set_num_threads(base.threads)
         leaving = LeavingOut(pairs, pairs_path, base, base_path, work, plan)
         _require_texts(pairs_path, leaving.names, by_source)
+        _require_short_texts(base, by_source)
         leaving.harvester.prepare()
         progress = Progress()
         with progress.counting("harvest", len(leaving.harvester.plan.completions)) as show:
@@ -272,6 +274,18 @@ def _require_texts(path: Path, names: Sequence[str], by_source: Mapping[str, Tex
         if lacking := [name for name in names if not texts.get(name)]:
             raise UsageError(
                 f"{source} has no text for {', '.join(map(repr, lacking))}", remedy="add texts for these dimensions"
+            )
+
+
+def _require_short_texts(base: LlamaModel, by_source: Mapping[str, Texts]) -> None:
+    template = chat_template(base)
+    texts, place = Completions(template, base.tokenizer), SentencePlace(template)
+    for source, known in by_source.items():
+        longest = max(read_length(text, texts, place) for each in known.values() for text in each)
+        if longest > base.context_length:
+            raise UsageError(
+                f"{source} has a text of {longest:,} tokens, more than the context of {base.context_length:,}",
+                remedy="shorten it",
             )
 
 

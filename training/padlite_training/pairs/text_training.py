@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from padlite.backends.llama import LlamaModel
+from padlite.contrast import SentencePlace
 from padlite.errors import DecodingCancelled
 from padlite.opening import chat_template
-from padlite.reaction import Features, TextReader
-from padlite.seams import FloatArray
+from padlite.reaction import PROBES, Features, TextReader
+from padlite.seams import FloatArray, Message
 from padlite.text_map import Reaction, TextMap
+from padlite_training.completions import Completions
 from padlite_training.pairs.fit import FittedHead, IndexArray, PairBatches
 from padlite_training.pairs.reading import Pair
 from padlite_training.pairs.recipe import PairTraining
@@ -57,7 +59,11 @@ class TextStage:
     names: Sequence[str]
 
     def read(self, texts: Sequence[str], teller: Teller, *, cancelled: Callable[[], bool]) -> list[Reaction]:
-        """Return how the base reacts to each of *texts*."""
+        """Return how the base reacts to each of *texts*.
+
+        What the base's first sequence holds is forgotten: it shares one context with the one that reads.
+        """
+        self.base.forget(0)
         reader = TextReader(self.base, self.base.tokenizer, chat_template(self.base), self.features, sequence=1)
         reactions = []
         with teller.counting("read texts", len(texts)) as show:
@@ -79,11 +85,9 @@ class TextStage:
         cancelled: Callable[[], bool],
     ) -> tuple[TextMap | None, TextFigures | None]:
         """Return the map from text to weights and how it does, or nothing if too few pairs say their preference."""
-        texts, told = told_pairs(pairs)
-        held_pairs = places_of(pairs, split.held_out)
-        held_texts = divide_texts(texts, seed=seed)
-        training, judging = judged_by(told, held_pairs, held_texts)
-        if not (len(training.pairs) and len(judging.pairs)):
+        told = divide_told(pairs, split, seed=seed)
+        texts, training, judging = told.texts, told.training, told.judging
+        if not told.suffices:
             if texts:
                 teller.say("too few pairs say in words what is preferred: the head gets no map from text to weights")
             return None, None
@@ -100,13 +104,45 @@ class TextStage:
         accuracy, error = error_by_group((guided.likelihoods > 0).tolist(), groups)
         return fitted.text_map, TextFigures(
             texts=len(texts),
-            held_out_texts=len(set(judging.texts.tolist()) & set(np.flatnonzero(held_texts).tolist())),
+            held_out_texts=len(set(judging.texts.tolist()) & set(np.flatnonzero(told.held_texts).tolist())),
             pairs=len(judging.pairs),
             epochs=fitted.epochs,
             policy_accuracy=accuracy,
             policy_error=error,
             base_accuracy=error_by_group((plain.likelihoods > 0).tolist(), groups)[0],
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DividedTold:
+    """Pairs that say their preference, divided: those to train on and those to judge by; *held_texts* (T,) of *texts*.
+
+    *suffices*: there are some of both.
+    """
+
+    texts: list[str]
+    held_texts: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
+    training: ToldPairs
+    judging: ToldPairs
+
+    @property
+    def suffices(self) -> bool:
+        """Whether a map can be fitted to them, and judged."""
+        return bool(len(self.training.pairs) and len(self.judging.pairs))
+
+
+def divide_told(pairs: Sequence[Pair], split: PairSplit, *, seed: int) -> DividedTold:
+    """Return those of *pairs* that say in words what is preferred, divided by text and by the groups of *split*."""
+    texts, told = told_pairs(pairs)
+    held_texts = divide_texts(texts, seed=seed)
+    training, judging = judged_by(told, places_of(pairs, split.held_out), held_texts)
+    return DividedTold(texts=texts, held_texts=held_texts, training=training, judging=judging)
+
+
+def read_length(text: str, texts: Completions, place: SentencePlace) -> int:
+    """Return how many tokens the base reads at once, at most, to react to the preference *text*."""
+    said, answer = max(PROBES, key=lambda probe: len("".join(probe)))
+    return len(texts.prompt(place.put(text, [Message(role="user", content=said)]))) + len(texts.answer(answer))
 
 
 def weights_of(text_map: TextMap, reactions: Sequence[Reaction]) -> FloatArray:

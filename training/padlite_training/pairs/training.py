@@ -24,6 +24,7 @@ import torch
 from padlite.backends.llama import LlamaModel
 from padlite.backends.onnx import OnnxHead
 from padlite.backends.onnx_head_arrays import load_arrays
+from padlite.contrast import SentencePlace
 from padlite.errors import UsageError
 from padlite.opening import chat_template, require_same_base
 from padlite.options import EngineOptions
@@ -43,13 +44,13 @@ from padlite_training.pairs.fit import (
     judge_pairs,
     one_hot,
 )  # fmt: skip
-from padlite_training.pairs.harvest import CANDIDATES, Harvester, file_sha256, plan_harvest
+from padlite_training.pairs.harvest import CANDIDATES, Harvester, file_sha256, plan_harvest, require_room
 from padlite_training.pairs.reading import Pair, PairsError, read_pairs, require_known_dimensions
 from padlite_training.pairs.recipe import PairTraining
 from padlite_training.pairs.split import HELD_OUT_SHARE, SPLIT_SEED, PairSplit, provenance_of, split_by_group
 from padlite_training.pairs.telling import Teller
 from padlite_training.pairs.text_stage import head_features
-from padlite_training.pairs.text_training import TextFigures, TextStage
+from padlite_training.pairs.text_training import TextFigures, TextStage, divide_told, read_length
 from padlite_training.precision import require_device
 
 LAYOUT = 1
@@ -60,7 +61,8 @@ CALIBRATION_PROMPTS = 48
 class TrainingOrder:
     """What to train: a head for the GGUF *base* from the file *pairs*, into the folder *out*.
 
-    With *onto*, a head of that base, the head keeps its dimensions, and only its map from text to weights is trained.
+    With *onto*, a head of that base, the head keeps its dimensions, and only its map from text to weights is trained;
+    head.json and head.npz are not written then, because a head's file doesn't hold all that is in them.
     *candidates* K are kept of each state. *threads* 0 = one per physical core. *held_out* share of the groups only
     decides when to stop, and how good the result is.
     """
@@ -144,7 +146,7 @@ def train_head(order: TrainingOrder, teller: Teller, *, cancelled: Callable[[], 
     split = split_by_group(order.pairs, pairs, share=order.held_out, seed=order.split_seed)
     names = dimensions_of(order.pairs, split) if kept is None else list(kept.names)
     if kept is not None:
-        _require_texts(order.pairs, split)
+        _require_texts(order.pairs, pairs, split, seed=order.split_seed)
     make_folder(order.out)
     engine = EngineOptions(
         context_length=order.context_length, threads=order.threads, sequences=2, hidden_states=True
@@ -156,6 +158,7 @@ def train_head(order: TrainingOrder, teller: Teller, *, cancelled: Callable[[], 
                 require_same_base(opened, base)
         texts = Completions(chat_template(base), base.tokenizer)
         plan = plan_harvest(order.pairs, pairs, texts, candidates=order.candidates, room=base.context_length)
+        _require_short_texts(order, pairs, base, texts)
         harvester = Harvester(
             order.out / "harvest", plan, hidden_size=base.hidden_size, base_sha256=file_sha256(order.base)
         )  # fmt: skip
@@ -175,7 +178,7 @@ def train_head(order: TrainingOrder, teller: Teller, *, cancelled: Callable[[], 
         if kept is None:
             table = output_table(order.base)
             batches = PairBatches(harvest, table, weights, device=device)
-            head = _first_stage(order, batches, pairs, split, base, table, teller, cancelled)
+            head = _first_stage(order, batches, pairs, split, names, base, table, teller, cancelled)
             rows, maps = balanced(head, table)
         else:  # u_a stands for e_a, and P is the identity: the dimensions are as they are
             table, rows, maps = kept.table.astype(np.float32), kept.table, kept.maps
@@ -186,6 +189,7 @@ def train_head(order: TrainingOrder, teller: Teller, *, cancelled: Callable[[], 
                 scales=np.array([each.scale for each in kept.dimensions], dtype=np.float32),
             )
         held = numbers_of(pairs, split.held_out)
+        base.forget(0)  # it shares one context with what reads texts and the probe
         stage = TextStage(base=base, batches=batches, head=head, features=head_features(rows, maps), names=names)
         text_map, text_figures = stage.train(
             pairs, split, order.plan, teller, seed=order.split_seed, cancelled=cancelled
@@ -212,6 +216,8 @@ def train_head(order: TrainingOrder, teller: Teller, *, cancelled: Callable[[], 
             write_whole(order.out / "report.json", _json(dataclasses.asdict(report)))
             note = {"text_map": f"{report.pairs} pairs, {text_figures.texts if text_figures else 0} texts"}
             dataclasses.replace(kept, text_map=text_map, provenance={**kept.provenance, **note}).save(target)
+            for name in ("head.json", "head.npz"):  # of a head that was there before
+                (order.out / name).unlink(missing_ok=True)
     return report
 
 
@@ -220,6 +226,7 @@ def _first_stage(
     batches: PairBatches,
     pairs: Sequence[Pair],
     split: PairSplit,
+    names: Sequence[str],
     base: LlamaModel,
     table: FloatArray,
     teller: Teller,
@@ -234,16 +241,30 @@ def _first_stage(
     texts = Completions(chat_template(base), base.tokenizer)
     prompts = sorted({tuple(texts.prompt(pair.messages)) for pair in split.held_out})
     plain = plain_states(base, base.tokenizer, spread(prompts, CALIBRATION_PROMPTS), cancelled=cancelled)
-    return calibrated(head, plain, table, shift=order.plan.mean_shift_nats)
+    return calibrated(head, plain, table, names=names, shift=order.plan.mean_shift_nats)
 
 
-def _require_texts(path: Path, split: PairSplit) -> None:
-    """Raise PairsError unless some pairs to train on say in words what is preferred."""
-    if not any(pair.preference for pair in split.training):
+def _require_texts(path: Path, pairs: Sequence[Pair], split: PairSplit, *, seed: int) -> None:
+    """Raise PairsError unless enough pairs say in words what is preferred to fit a map to them and to judge it."""
+    if not any(pair.preference for pair in pairs):
         raise PairsError(
             path, ["no pair says in words what is preferred, and that is what --onto trains"],
             remedy='give pairs a "preference" instead of a "dimension"',
         )  # fmt: skip
+    if not divide_told(pairs, split, seed=seed).suffices:
+        raise PairsError(
+            path, ["too few pairs say in words what is preferred to train on some groups and judge by others"],
+            remedy='give pairs of more groups a "preference", or hold out more of them: --held-out',
+        )  # fmt: skip
+
+
+def _require_short_texts(order: TrainingOrder, pairs: Sequence[Pair], base: LlamaModel, texts: Completions) -> None:
+    """Raise PairsError that names each pair whose preference in words is too long to be read."""
+    place = SentencePlace(chat_template(base))
+    told = {pair.preference for pair in pairs if pair.preference is not None}
+    lengths = {text: read_length(text, texts, place) for text in told}
+    lines = [(pair.line, lengths[pair.preference]) for pair in pairs if pair.preference is not None]
+    require_room(order.pairs, lines, base.context_length, remedy="shorten these preferences")
 
 
 def dimensions_of(path: Path, split: PairSplit) -> list[str]:

@@ -95,6 +95,6 @@ def test_the_scale_reaches_to_its_limit_and_beyond_it_is_an_error() -> None:
         assert scale_for(base, features / np.float32(weaker), shift, name="'a'") == pytest.approx(
             2.5 * weaker, rel=1e-3
         )
-    for weak in (features / 30, features * 0):
+    for weak in (features / np.float32(30), np.zeros_like(features)):
         with pytest.raises(PadliteError, match="'a' was hardly learned"):
             scale_for(base, weak, shift, name="'a'")

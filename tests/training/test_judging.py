@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from padlite.backends.onnx_head_arrays import load_arrays
 from padlite.errors import DecodingCancelled, PadliteError, UsageError
 from padlite.seams import Message
-from padlite_training.commands import _counts, _numbers, stoppable
+from padlite_training.commands import counts_in, numbers_in, stoppable
 from padlite_training.commands import evaluate as command
 from padlite_training.judging.classifier import AnswerClassifier
 from padlite_training.judging.evaluation import (
@@ -254,8 +254,8 @@ def test_a_model_without_a_head_has_the_other_rivals_or_none(random_base: Path, 
 
 
 def test_each_value_of_a_dial_counts_once() -> None:
-    assert _numbers("1,0.5,1.0", "--strengths") == (1.0, 0.5)
-    assert _counts("4,2,4", "--best-of") == (4, 2)
+    assert numbers_in("1,0.5,1.0", "--strengths") == (1.0, 0.5)
+    assert counts_in("4,2,4", "--best-of") == (4, 2)
 
 
 def test_figures_are_printed_even_if_the_plot_can_not_be_written(

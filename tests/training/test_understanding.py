@@ -1,12 +1,20 @@
 """Whether a base understands new wordings is judged by the answers it was taught, and never by words it has seen."""
 
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 import pytest
 
 from padlite_training.corpus import read_small_talk
 from padlite_training.evaluate import Question
+from padlite_training.evaluate import main as evaluate
+from padlite_training.pack import main as pack
 from padlite_training.recipe import HELD_OUT_OWN
+from padlite_training.records import json_text
 from padlite_training.split import Scenario, fingerprint
 from padlite_training.understanding import Understander, new_questions
+from padlite_training.understanding import main as understanding
 
 SCENARIOS = [
     Scenario(name=f"own-{number}", questions=("?",), answers={"concise": short, "witty": long})
@@ -34,6 +42,28 @@ SCENARIOS = [
 def test_an_answer_is_right_near_or_neither(answer: str, right: float, near: float) -> None:
     found = Understander(SCENARIOS).judge([Question(text="It pours.", scenario="own-0")], [answer])
     assert (found.questions, found.right, found.near) == (1, right, near)
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        (understanding, ["--bundle", "none"]),
+        (evaluate, ["--bundle", "none", "--work", "none"]),
+        (pack, ["--data", "none", "--work", "work", "--out", "none/x.tar.xz"]),
+    ],
+)
+def test_a_path_that_is_wrong_ends_a_program_with_a_message(
+    program: Callable[[Sequence[str]], None], arguments: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="none"):
+        program(arguments)
+
+
+def test_a_figure_that_is_no_number_is_null() -> None:
+    assert json.loads(json_text({"a": [float("nan"), 1.5], "b": (float("inf"), None, "x", 2)})) == {
+        "a": [None, 1.5], "b": [None, None, "x", 2]
+    }  # fmt: skip
 
 
 def test_no_new_wording_was_trained_on_or_is_of_a_situation_held_out() -> None:

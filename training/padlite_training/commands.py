@@ -5,7 +5,6 @@ Imports the libraries of their extras only when the work begins, and says what t
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from padlite.cli.interrupts import Interrupts
 from padlite.errors import DecodingCancelled, NotFoundError, UsageError
 from padlite.profile import Profile, load_profile
 from padlite_training.pairs.recipe import PairTraining
+from padlite_training.records import json_text
 
 if TYPE_CHECKING:
     from padlite_training.pairs.training import Report
@@ -99,7 +99,7 @@ def head(
     with stoppable(GOES_ON) as cancelled:
         report = train_head(order, Progress(), cancelled=cancelled)
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(report), ensure_ascii=False, indent=2))
+        click.echo(json_text(dataclasses.asdict(report)))
     else:
         _print_report(report, out)
 
@@ -169,15 +169,15 @@ def evaluate(
         raise UsageError(f"{plot} is a folder", remedy=f"--plot {plot / 'plot.png'}")
     order = EvaluationOrder(
         profile=_profile_of(profile_name, model, reward, threads),
-        pairs=pairs, reference=reference, rivals=rivals or RIVALS, strengths=_numbers(strengths, "--strengths"),
-        best_of=_counts(best_of, "--best-of"), prompts=prompts,
+        pairs=pairs, reference=reference, rivals=rivals or RIVALS, strengths=numbers_in(strengths, "--strengths"),
+        best_of=counts_in(best_of, "--best-of"), prompts=prompts,
         pairs_each=pairs_each, max_tokens=max_tokens, held_out=held_out, seed=seed,
         sentences=dict(map(_sentence, sentences)),
     )  # fmt: skip
     with stoppable("stopped; nothing of it is kept") as cancelled:
         evaluation = run(order, Progress(), cancelled=cancelled)
     if as_json:
-        click.echo(json.dumps(evaluation.as_record(), ensure_ascii=False, indent=1))
+        click.echo(json_text(evaluation.as_record()))
     else:
         print_evaluation(evaluation)
     if plot is not None:
@@ -197,7 +197,7 @@ def _profile_of(name: str | None, model: str | None, reward: Path | None, thread
     return profile if reward is None else dataclasses.replace(profile, reward=reward.absolute())
 
 
-def _numbers(text: str, option: str) -> tuple[float, ...]:
+def numbers_in(text: str, option: str) -> tuple[float, ...]:
     """Return the different numbers in a comma-separated list, all above 0, in its order."""
     try:
         numbers = tuple(float(each) for each in text.split(",") if each.strip())
@@ -208,9 +208,9 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
     return tuple(dict.fromkeys(numbers))
 
 
-def _counts(text: str, option: str) -> tuple[int, ...]:
+def counts_in(text: str, option: str) -> tuple[int, ...]:
     """Return the different whole numbers in a comma-separated list, all from 1 to 100, in its order."""
-    numbers = _numbers(text, option)
+    numbers = numbers_in(text, option)
     if not all(each.is_integer() for each in numbers):
         raise UsageError(f"{option} takes whole numbers", remedy=f"{option} 1,2")
     return tuple(map(int, numbers))

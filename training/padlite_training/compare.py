@@ -3,7 +3,6 @@
 The pairs come from the split that nothing was trained on; the classifier learns from what was. Greedy answers.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from padlite_training.judging.order import EvaluationOrder, run
 from padlite_training.pairs.telling import Teller
 from padlite_training.places import Places
 from padlite_training.recipe import Comparison
+from padlite_training.records import json_text
 from padlite_training.split import Scenario
 from padlite_training.style_pairs import write_pairs
 from padlite_training.styles import PUBLIC_STYLES, STYLES
@@ -37,7 +37,7 @@ def compare(places: Places, plan: Comparison, teller: Teller) -> None:
             strengths=plan.strengths, best_of=plan.best_of, prompts=plan.prompts, pairs_each=plan.pairs_each,
         )  # fmt: skip
         record = run(order, teller).as_record()
-        write_whole(places.rivals(name), json.dumps(record, ensure_ascii=False, indent=1).encode())
+        write_whole(places.rivals(name), json_text(record).encode())
 
 
 def _pairs(path: Path, scenarios: Sequence[Scenario], styles: Sequence[str]) -> Path:

@@ -27,6 +27,7 @@ from padlite.template import ChatTemplate, Message
 from padlite_training.base_gguf import open_base
 from padlite_training.chat_format import CHAT_TEMPLATE, TURN_END
 from padlite_training.corpus import load_small_talk
+from padlite_training.endings import told_plainly
 from padlite_training.facts import Answered, Evaluation, Figures
 from padlite_training.recipe import Recipe
 from padlite_training.split import Scenario, SmallTalkSplit
@@ -130,10 +131,16 @@ def judge(
     known: dict[str, Scenario],
     styles: Sequence[str],
 ) -> Figures:
-    """Return the figures of *replies* in *styles*; *known* gives the reference answers of each scenario."""
+    """Return the figures of *replies* in *styles*; *known* gives the reference answers of each scenario.
+
+    An empty answer shows no style.
+    """
 
     def share(manner: str, style: str) -> float:
-        return float(np.mean([got == style for got in classifier.styles([r.text for r in replies[manner]])]))
+        texts = [reply.text for reply in replies[manner]]
+        return float(
+            np.mean([got == style and bool(text) for got, text in zip(classifier.styles(texts), texts, strict=True)])
+        )
 
     def score(manners: Sequence[str]) -> float:
         return float(np.mean([reply.score for manner in manners for reply in replies[manner]]))
@@ -236,7 +243,7 @@ def shortfalls(evaluation: Evaluation) -> list[str]:
     return missed
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Evaluate a bundle and print the table; exit status 1 when a bar is missed."""
     defaults = Recipe()
     parser = argparse.ArgumentParser(description="Judge a bundle's reward head on held-out small talk.")
@@ -245,13 +252,14 @@ def main() -> None:
     parser.add_argument("--strength", type=float, default=defaults.strength, help="guidance strength β")
     parser.add_argument("--candidates", type=int, default=defaults.candidates, help="k")
     parser.add_argument("--quick", action="store_true", help="fewer questions, no sentences in the prompt")
-    arguments = parser.parse_args()
-    options = DecodingOptions(strength=arguments.strength, candidates=arguments.candidates, max_tokens=ANSWER_LIMIT)
-    each = (1, 3, 1) if arguments.quick else QUESTIONS_EACH
-    split = load_small_talk(arguments.work / "corpus")
-    with open_base(arguments.bundle / "base.gguf") as base, OnnxHead.open(arguments.bundle / "reward.onnx") as reward:
-        evaluation = evaluate(base, reward, split, options, each=each, sentences=not arguments.quick)
-    evaluation.save(arguments.work / f"evaluation-{arguments.strength:g}.json")
+    options = parser.parse_args(arguments)
+    each = (1, 3, 1) if options.quick else QUESTIONS_EACH
+    with told_plainly():
+        decoding = DecodingOptions(strength=options.strength, candidates=options.candidates, max_tokens=ANSWER_LIMIT)
+        split = load_small_talk(options.work / "corpus")
+        with open_base(options.bundle / "base.gguf") as base, OnnxHead.open(options.bundle / "reward.onnx") as reward:
+            evaluation = evaluate(base, reward, split, decoding, each=each, sentences=not options.quick)
+        evaluation.save(options.work / f"evaluation-{options.strength:g}.json")
     print(table(evaluation))
     if missed := shortfalls(evaluation):
         raise SystemExit("\n".join(missed))

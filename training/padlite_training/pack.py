@@ -7,12 +7,12 @@
 
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from padlite.errors import PadliteError, UsageError
+from padlite.errors import UsageError
 from padlite_training.build import make_corpus, make_tokenizer
+from padlite_training.endings import told_plainly
 from padlite_training.parts import pack_files
 from padlite_training.places import Places
 from padlite_training.recipe import RECIPES, Recipe
@@ -49,10 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     places = Places(data=options.data, out=options.work, work=options.work)
-    try:
+    with told_plainly():
         pack(places, RECIPES[options.config], options.out, limit_mb=options.limit_mb)
-    except PadliteError as error:
-        sys.exit(f"{error.message}\n{error.remedy}")
 
 
 if __name__ == "__main__":

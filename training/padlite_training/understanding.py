@@ -20,6 +20,7 @@ from padlite.bundle import load_bundle
 from padlite.options import DecodingOptions
 from padlite_training.base_gguf import open_base
 from padlite_training.corpus import read_small_talk
+from padlite_training.endings import told_plainly
 from padlite_training.evaluate import ANSWER_LIMIT, Question, Speaker
 from padlite_training.samples import data_lines
 from padlite_training.split import Scenario
@@ -80,7 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the figures of the bundle named on the command line."""
     parser = argparse.ArgumentParser(description="Ask a bundle's base in words that it has never seen.")
     parser.add_argument("--bundle", type=Path, required=True, help="the bundle's folder")
-    found = understanding(load_bundle(parser.parse_args(arguments).bundle).base)
+    options = parser.parse_args(arguments)
+    with told_plainly():
+        found = understanding(load_bundle(options.bundle).base)
     print(f"{found.questions} questions in new words: {found.right:.3f} right, {found.near:.3f} near")
 
 

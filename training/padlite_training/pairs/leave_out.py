@@ -12,7 +12,6 @@ errors are over groups. Every text of the kept dimensions may be trained on, non
 import argparse
 import contextlib
 import dataclasses
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +47,7 @@ from padlite_training.pairs.text_stage import (
 from padlite_training.pairs.text_training import TextStage, read_length, weights_of
 from padlite_training.pairs.training import numbers_of, spread
 from padlite_training.preference_texts import Texts, merged, read_texts
+from padlite_training.records import json_text
 
 DRAWS = 4
 """Texts that each judged pair is judged under."""
@@ -322,7 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for row in rows[-len(together) :]:
         print(_line(row))
     if options.out:
-        options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        options.out.write_text(json_text(rows) + "\n", encoding="utf-8")
 
 
 def _row(left_out: str, source: str, judged: Judged) -> dict[str, str | float]:

@@ -9,7 +9,6 @@ Cheap checks come first: files, groups, device, template, disk. Says what happen
 """
 
 import dataclasses
-import json
 import resource
 import sys
 import time
@@ -52,6 +51,7 @@ from padlite_training.pairs.telling import Teller
 from padlite_training.pairs.text_stage import head_features
 from padlite_training.pairs.text_training import TextFigures, TextStage, divide_told, read_length
 from padlite_training.precision import require_device
+from padlite_training.records import json_text
 
 LAYOUT = 1
 CALIBRATION_PROMPTS = 48
@@ -369,7 +369,7 @@ def write_files(
 
 
 def _json(record: object) -> bytes:
-    return (json.dumps(record, ensure_ascii=False, indent=1) + "\n").encode()
+    return (json_text(record) + "\n").encode()
 
 
 def spread(prompts: Sequence[tuple[int, ...]], count: int) -> list[tuple[int, ...]]:

@@ -9,7 +9,7 @@ import torch
 from padlite.bundle import Bundle, write_manifest
 from padlite.errors import BackendError
 from padlite_training.base_gguf import open_base
-from padlite_training.base_training import is_finished, load_average, load_model, progress_of
+from padlite_training.base_training import is_finished, load_mixed, load_model, progress_of
 from padlite_training.earlier import start_from
 from padlite_training.export_gguf import export_gguf, measure_parity, require_same_tokens
 from padlite_training.facts import BaseFacts, EarlierFacts, Parity
@@ -84,12 +84,12 @@ def test_a_base_that_goes_on_is_not_shaken_up_first() -> None:
     assert replace(recipe, focus=before) == replace(recipe.going_on(), focus=before)
 
 
-def test_what_comes_of_it_is_half_way_between_before_and_after(tmp_path: Path) -> None:
+def test_what_comes_of_it_lies_between_before_and_after(tmp_path: Path) -> None:
     paths, models = [tmp_path / "before.pt", tmp_path / "after.pt"], []
     for seed, path in enumerate(paths):
         torch.manual_seed(seed)
         models.append(LlamaForTraining(SHAPE))
         torch.save({"model": models[-1].state_dict()}, path)
-    middle = load_average(paths, SHAPE)
-    for got, one, other in zip(middle.parameters(), *(model.parameters() for model in models), strict=True):
-        assert torch.allclose(got, (one + other) / 2)
+    mixed = load_mixed(*paths, SHAPE, share=0.75)
+    for got, one, other in zip(mixed.parameters(), *(model.parameters() for model in models), strict=True):
+        assert torch.allclose(got, one / 4 + 3 * other / 4, atol=1e-6)

@@ -291,13 +291,13 @@ def load_model(checkpoint: Path, shape: ModelShape) -> LlamaForTraining:
     return model.eval()
 
 
-def load_average(checkpoints: Sequence[Path], shape: ModelShape) -> LlamaForTraining:
-    """Return the model whose weights are the mean of those of *checkpoints*, each trained on from the one before.
+def load_mixed(before: Path, after: Path, shape: ModelShape, *, share: float) -> LlamaForTraining:
+    """Return the model with the weights of the checkpoint *after* to the *share*, and else those *before*.
 
-    Where a base goes on learning it forgets some; half-way between before and after it is better than either
+    Where a base goes on learning it forgets some of what it knew; a point between, near the end, keeps most of both
     ("Model soups", ICML 2022).
     """
-    model, *others = (load_model(path, shape) for path in checkpoints)
-    states = [each.state_dict() for each in (model, *others)]
-    model.load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})
+    model, earlier = load_model(after, shape), load_model(before, shape).state_dict()
+    mixed = {name: torch.lerp(earlier[name], value, share) for name, value in model.state_dict().items()}
+    model.load_state_dict(mixed)
     return model

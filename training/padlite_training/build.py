@@ -24,7 +24,7 @@ from padlite_training.base_gguf import open_base
 from padlite_training.corpus import build_corpus, corpus_texts, load_corpus, load_small_talk, save_corpus
 from padlite_training.facts import BaseFacts, EarlierFacts, HeadFacts
 from padlite_training.places import Places
-from padlite_training.recipe import RECIPES, Recipe
+from padlite_training.recipe import GOING_ON_SHARE, RECIPES, Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def take_start(places: Places, recipe: Recipe, earlier: Bundle) -> None:
 
 def make_gguf(places: Places, recipe: Recipe) -> None:
     """Stage 4: write the base model as a quantized GGUF and prove that llama.cpp computes the same."""
-    from padlite_training.base_training import device_of, held_out_loss, load_average, progress_of
+    from padlite_training.base_training import device_of, held_out_loss, load_mixed, load_model, progress_of
     from padlite_training.export_gguf import export_gguf, measure_parity, require_same_tokens
     from padlite_training.llama_model import parameter_count
     from padlite_training.sampler import ChatWriter
@@ -71,7 +71,8 @@ def make_gguf(places: Places, recipe: Recipe) -> None:
     tokenizer, corpus = load_tokenizer(places.tokenizer), load_corpus(places.corpus)
     first, last = (places.checkpoint(phase) for phase in recipe.phases)
     going_on = places.facts("earlier").is_file()
-    model = load_average([first, last] if going_on else [last], recipe.model)
+    shape = recipe.model
+    model = load_mixed(first, last, shape, share=GOING_ON_SHARE) if going_on else load_model(last, shape)
     export_gguf(model, tokenizer, places.gguf, name=places.out.name, licence=LICENCE, weights=recipe.weights)
     writer = ChatWriter(tokenizer, user_weight=1.0)
     dialogues = corpus.held_out_dialogues[:8]

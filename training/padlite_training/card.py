@@ -10,7 +10,7 @@ from padlite_training.compare import JUDGED
 from padlite_training.corpus import load_small_talk
 from padlite_training.evaluate import BARS, LOSS_BAR, PLAIN, SETS, shortfalls, table
 from padlite_training.facts import Answered, BaseFacts, Compared, Evaluation, HeadFacts, Standing, TextFacts
-from padlite_training.recipe import HELD_OUT_SCENARIOS, Recipe
+from padlite_training.recipe import GOING_ON_SHARE, HELD_OUT_SCENARIOS, Recipe
 from padlite_training.sources import OWN_SMALL_TALK, SOURCES
 from padlite_training.split import SmallTalkSplit
 from padlite_training.styles import DESCRIPTIONS, STYLES
@@ -133,13 +133,13 @@ def _training(measured: Measured, recipe: Recipe) -> str:
         minutes = done.elapsed_s / 60
         if base.earlier is not None and number == 0:
             lines.append(
-                f"- base, before: that of an earlier {base.earlier.name} (base.gguf with the SHA-256 "
-                f"{base.earlier.sha256}), {minutes:.0f} minutes, {done.tokens:,} tokens"
+                f"- base, before: {minutes:.0f} minutes, {done.tokens:,} tokens, those of an earlier {base.earlier.name} "
+                f"among them (base.gguf with the SHA-256 {base.earlier.sha256})"
             )
             continue
         lines.append(f"- base, {PHASES[phase]}: {minutes:.0f} minutes, {done.steps:,} steps, {done.tokens:,} tokens")
     if base.earlier is not None:
-        lines.append("- base, as it is here: the mean of the weights before and after")
+        lines.append(f"- base, as it is here: {GOING_ON_SHARE:.0%} of the weights after, the rest of those before")
     lines.append(
         f"- head: rank {head.rank}, {head.states:,} states of {head.answers:,} answers, best after epoch {head.epochs}"
         f"; share of the teacher's KL explained on validation scenarios: {head.explained:.2f}"

@@ -7,7 +7,6 @@ the number of steps that fit into it depends on the machine and on what else it 
 import logging
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch

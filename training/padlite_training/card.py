@@ -133,8 +133,8 @@ def _training(measured: Measured, recipe: Recipe) -> str:
         minutes = done.elapsed_s / 60
         if base.earlier is not None and number == 0:
             lines.append(
-                f"- base, before: {minutes:.0f} minutes, {done.tokens:,} tokens, those of an earlier {base.earlier.name} "
-                f"among them (base.gguf with the SHA-256 {base.earlier.sha256})"
+                f"- base, before: {minutes:.0f} minutes, {done.tokens:,} tokens, those of an earlier "
+                f"{base.earlier.name} among them (base.gguf with the SHA-256 {base.earlier.sha256})"
             )
             continue
         lines.append(f"- base, {PHASES[phase]}: {minutes:.0f} minutes, {done.steps:,} steps, {done.tokens:,} tokens")

@@ -14,7 +14,7 @@ GOING_ON_SMALL_TALK = 0.9
 """What such a base lacks is what to say to whom, not how English goes."""
 
 GOING_ON_SHARE = 0.8
-"""Its share in the mean with the base before: all of it would know more of what it learned last, and less of the rest."""
+"""Its share in the mean with the base before: all of it would know more of what it learned last, less of the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,6 +90,6 @@ def test_what_comes_of_it_lies_between_before_and_after(tmp_path: Path) -> None:
         torch.manual_seed(seed)
         models.append(LlamaForTraining(SHAPE))
         torch.save({"model": models[-1].state_dict()}, path)
-    mixed = load_mixed(*paths, SHAPE, share=0.75)
+    mixed = load_mixed(paths[0], paths[1], SHAPE, share=0.75)
     for got, one, other in zip(mixed.parameters(), *(model.parameters() for model in models), strict=True):
         assert torch.allclose(got, one / 4 + 3 * other / 4, atol=1e-6)

@@ -132,7 +132,7 @@ def _retype_input(model: onnx.Model) -> None:
 
 def _flatten_input(model: onnx.Model) -> None:
     while len(model.graph.input[0].type.tensor_type.shape.dim) > 1:
-        del model.graph.input[0].type.tensor_type.shape.dim[1]  # type: ignore[attr-defined]
+        del model.graph.input[0].type.tensor_type.shape.dim[1]
 
 
 def _widen_input(model: onnx.Model) -> None:

@@ -305,13 +305,13 @@ def _other_heads(model: onnx.Model) -> None:
 
 
 def _no_cache(model: onnx.Model) -> None:
-    del model.graph.input[4:]  # type: ignore[attr-defined]
+    del model.graph.input[4:]
 
 
 def _in_one_part(model: onnx.Model) -> None:
     """As the layout was before: scores made of the tokens' own hidden state."""
-    del model.graph.input[2]  # type: ignore[attr-defined]
-    del model.graph.output[1]  # type: ignore[attr-defined]
+    del model.graph.input[2]
+    del model.graph.output[1]
 
 
 def _bypassed(model: onnx.Model) -> None:

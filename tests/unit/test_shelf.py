@@ -232,7 +232,7 @@ def test_a_head_that_cannot_be_written_leaves_the_old_one_and_nothing_else(
         path.with_name(path.name + ".partial").write_bytes(content[:10])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("padlite.backends.onnx_head.write_whole", full)
+    monkeypatch.setattr("padlite.backends.onnx_head.write_beside", full)
     with pytest.raises(BackendError, match="can't be changed: No space left on device"):
         shelf.save(lambda old: with_one_more(old, "pirate"))
     assert files(shelf.folder) == before

@@ -22,7 +22,7 @@ SHARES = {"self": 0.22, "persona": 0.14, "chat": 0.16, "story": 0.04, "text": 0.
 SIZE_POWER = 0.85
 """A scenario is drawn in proportion to the number of its questions to this power."""
 
-PUBLIC_SHARE = 0.2
+PUBLIC_SHARE = 0.3
 """How much of the small talk is public. The 58 public scenarios, in a hundred wordings each, are learned soon."""
 
 PLAIN_STYLE_SHARE = 0.5

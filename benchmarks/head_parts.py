@@ -15,10 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.sentence_or_head import never, one_answer
-from padlite.backends import onnx_schema as onnx
 from padlite.backends.llama import LlamaModel
 from padlite.backends.onnx import OnnxHead
-from padlite.backends.onnx_runtime import bind, open_session, run_options
+from padlite.backends.onnx_runtime import bind, open_session, run_options, smallest_graph
 from padlite.bundle import find_bundle
 from padlite.opening import chat_template
 from padlite.options import EngineOptions
@@ -86,19 +85,7 @@ def main() -> None:
 
 def empty_graph() -> Callable[[], object]:
     """Return a run of a graph that copies one number, bound as the head's is."""
-    model = onnx.new_model()
-    model.ir_version = 10
-    model.opset_import.add().version = 21
-    model.graph.name = "empty"
-    node = model.graph.node.add()
-    node.op_type = "Identity"
-    node.input.append("x")
-    node.output.append("y")
-    for value, name in ((model.graph.input.add(), "x"), (model.graph.output.add(), "y")):
-        value.name = name
-        value.type.tensor_type.elem_type = onnx.FLOAT
-        value.type.tensor_type.shape.dim.add().dim_value = 1
-    session, settings = open_session(onnx.serialize_model(model), "cpu"), run_options()
+    session, settings = open_session(smallest_graph(), "cpu"), run_options()
     x, y = np.zeros(1, dtype=np.float32), np.zeros(1, dtype=np.float32)
     binding = bind(session, {"x": x}, {"y": y})
 

@@ -12,9 +12,9 @@ from typing import cast
 
 import numpy as np
 
-from padlite.backends import onnx_schema as onnx
 from padlite.backends import preflight
 from padlite.backends.onnx_head import HalfArray, Probe, write_head
+from padlite.backends.onnx_head_part import arrays_of
 from padlite.backends.onnx_head_reader import read_head
 from padlite.seams import Dimension, FloatArray
 from padlite.text_map import TextMap
@@ -57,28 +57,16 @@ def load_arrays(path: Path) -> HeadArrays:
     """Return the head at *path* taken apart. Raises as `OnnxHead.open` does."""
     model = preflight.inspect(path, kind="head")
     info = read_head(model)
-    arrays = {tensor.name: _bytes_of(tensor, path) for tensor in model.graph.initializer}
-    count, width, rank = len(info.dimensions), info.hidden_size, info.rank
-    folded = np.frombuffer(arrays["A"], dtype="<f4").reshape(width, rank, count)
+    arrays = arrays_of(model, info, path)
     return HeadArrays(
-        table=np.frombuffer(arrays["table"], dtype="<f2").reshape(info.vocabulary_size, rank).astype(np.float16),
-        maps=np.ascontiguousarray(folded.transpose(2, 0, 1), dtype=np.float32),
+        table=np.array(arrays.table, dtype=np.float16),  # copies: a file that is mapped can't be replaced on Windows
+        maps=np.array(arrays.maps.transpose(2, 0, 1), dtype=np.float32, order="C"),
         dimensions=info.dimensions,
         tokenizer_sha256=info.tokenizer_sha256,
         probe=info.probe,
         provenance=_provenance({entry.key: entry.value for entry in model.metadata_props}),
         text_map=info.text_map,
     )
-
-
-def _bytes_of(tensor: onnx.Tensor, path: Path) -> bytes:
-    """Return the bytes of an array, from the file itself or from the one beside it (`preflight` has checked both)."""
-    if tensor.data_location != onnx.EXTERNAL:
-        return tensor.raw_data
-    where = {entry.key: entry.value for entry in tensor.external_data}
-    with path.with_name(where["location"]).open("rb") as file:
-        file.seek(int(where.get("offset", "0")))
-        return file.read(int(where["length"]))
 
 
 def _provenance(metadata: Mapping[str, str]) -> dict[str, str]:

@@ -258,6 +258,11 @@ def _try_cuda(runtime: _Runtime, model: str | bytes, options: _Options) -> Sessi
 
 def _cuda_works(runtime: _Runtime) -> bool:
     """Try CUDA on a graph of one operator: that it is compiled in doesn't say that it can be used."""
+    return _try_cuda(runtime, smallest_graph(), _options(runtime)) is not None
+
+
+def smallest_graph() -> bytes:
+    """Return a graph that copies one number, x (1,) float32, to y."""
     model = onnx_schema.new_model()
     model.ir_version = 10
     model.opset_import.add().version = 21
@@ -270,7 +275,7 @@ def _cuda_works(runtime: _Runtime) -> bool:
         value.name = name
         value.type.tensor_type.elem_type = onnx_schema.FLOAT
         value.type.tensor_type.shape.dim.add().dim_value = 1
-    return _try_cuda(runtime, onnx_schema.serialize_model(model), _options(runtime)) is not None
+    return onnx_schema.serialize_model(model)
 
 
 def first_line(error: Exception) -> str:

@@ -75,13 +75,14 @@ class EngineOptions:
     """How the models run.
 
     *device* 'auto' takes a GPU where one can be used and says nothing where not, 'cpu' uses none, 'cuda' insists.
-    0 *threads* = one per physical core; *context_length* in tokens, 0 = the model's own but at most 8192; *gpu_layers*
-    -1 = as many as fit; *batch_size* tokens are prefilled at once; *sequences* share a cache with room for *contexts*
+    0 *threads* = one per physical core; *context_length* in tokens, 0 = what the model was trained for but at most
+    *largest_context* (a cache for 128k would take gigabytes); *gpu_layers* -1 = as many as fit; *batch_size* tokens are prefilled at once; *sequences* share a cache with room for *contexts*
     full contexts; *hidden_states* are needed by a reward head; *exact* keeps the cache in float32 and attends without
     shortcuts, for comparisons.
     """
 
     context_length: int = 0
+    largest_context: int = 8192
     threads: int = 0
     gpu_layers: int = -1
     device: str = "auto"
@@ -93,6 +94,7 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         _check("context_length", self.context_length, low=0, high=10_000_000)
+        _check("largest_context", self.largest_context, low=1, high=10_000_000)
         _check("threads", self.threads, low=0, high=1024)
         _check("gpu_layers", self.gpu_layers, low=-1, high=100_000)
         if self.device not in DEVICES:

@@ -26,7 +26,6 @@ from padlite.seams import BaseState, FloatArray
 
 _log = logging.getLogger(__name__)
 
-_DEFAULT_CONTEXT_CAP = 8192  # tokens; a model's own 128k would take gigabytes of cache
 _ABORTED = 2  # llama_decode: stopped by the abort callback
 _NO_SLOT = 1  # llama_decode: the cache has no room
 _OUTPUTS_AT_ONCE = 64  # of `states`: rows of logits, half a megabyte each for a large vocabulary
@@ -235,7 +234,7 @@ class LlamaModel:
         if not llama_cpp.llama_model_has_decoder(model) or llama_cpp.llama_model_is_diffusion(model):
             raise BackendError(f"{self.path.name} is not a chat model", remedy="use a GGUF of a causal language model")
         parameters = llama_cpp.llama_context_default_params()
-        context_length = options.context_length or min(self.trained_context, _DEFAULT_CONTEXT_CAP)
+        context_length = options.context_length or min(self.trained_context, options.largest_context)
         parameters.n_ctx = context_length * options.contexts
         parameters.n_batch = parameters.n_ubatch = max(options.batch_size, options.sequences)
         parameters.n_seq_max = options.sequences

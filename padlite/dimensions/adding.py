@@ -36,7 +36,7 @@ _LONGEST_SENTENCE = 2000
 _EXAMPLE = 'padlite dimension add pirate --sentence "Answer like a pirate."'
 _FIRST_PARTS = 2  # of the harvest, after which it shows whether the sentences do anything
 _MOST_TRIALS = 24  # held-back prompts that are answered for the report
-_CONTEXT = 1024
+_LARGEST_CONTEXT = 1024
 _PROBE_TEXT = "Hello there! How are you doing today? I would like to talk about films and music."
 
 
@@ -138,7 +138,7 @@ def add_dimensions(shelf: Shelf, wanted: Sequence[Wanted], making: Making, watch
     names = [each.name for each in wanted]
     shelf.require_place()
     options = EngineOptions(
-        context_length=_CONTEXT, threads=making.threads, gpu_layers=making.gpu_layers, device=making.device,
+        largest_context=_LARGEST_CONTEXT, threads=making.threads, gpu_layers=making.gpu_layers, device=making.device,
         sequences=len(wanted) + 2, contexts=len(wanted) + 1,
     )  # fmt: skip
     llama_devices.allowed(options)  # before the whole file is read for its fingerprint

@@ -282,7 +282,7 @@ def test_who_is_stopped_says_what_becomes_of_the_work(capsys: pytest.CaptureFixt
 
 def test_what_can_not_be_judged_is_an_error(random_base: Path, head: Path, tmp_path: Path) -> None:
     other = [pair(number, "sunny") for number in range(4)] + [pair(number, "glomy") for number in range(4)]
-    long = [dataclasses.replace(each, rejected="cold " * 2100) for each in PAIRS]
+    long = [dataclasses.replace(each, rejected="cold " * 520) for each in PAIRS]
     cases = [
         (PAIRS[:2], (), PairsError, "one group"),
         (other, (), PairsError, "no dimension 'glomy' — did you mean 'gloomy'"),
@@ -292,8 +292,8 @@ def test_what_can_not_be_judged_is_an_error(random_base: Path, head: Path, tmp_p
         (PAIRS, ("--plot", tmp_path), UsageError, "is a folder"),
         (PAIRS, ("--best-of", "0.5"), UsageError, "--best-of takes whole numbers"),
         (PAIRS, ("--best-of", "2.7"), UsageError, "--best-of takes whole numbers"),
-        (PAIRS, ("--max-tokens", 2100), PairsError, "tokens, more than the context of 2,048"),
-        (long, ("--prompts", 1), PairsError, "tokens, more than the context of 2,048"),
+        (PAIRS, ("--max-tokens", 520), PairsError, "tokens, more than the context of 512"),  # what it is trained for
+        (long, ("--prompts", 1), PairsError, "tokens, more than the context of 512"),
     ]
     for pairs, more, kind, message in cases:
         path = write(tmp_path / "p.jsonl", pairs)

@@ -241,7 +241,8 @@ def _engine(profile: Profile, questions: Questions, reward: Path | None) -> Engi
     """Return options with a sequence for the conversation, each sentence, likelihoods, and the head's probe."""
     count = len(questions.dimensions) + 2
     return EngineOptions(
-        context_length=profile.context_length or LARGEST_CONTEXT,
+        context_length=profile.context_length,
+        largest_context=LARGEST_CONTEXT,
         threads=profile.threads,
         gpu_layers=profile.gpu_layers,
         sequences=count + 1,

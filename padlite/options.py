@@ -76,9 +76,9 @@ class EngineOptions:
 
     *device* 'auto' takes a GPU where one can be used and says nothing where not, 'cpu' uses none, 'cuda' insists.
     0 *threads* = one per physical core; *context_length* in tokens, 0 = what the model was trained for but at most
-    *largest_context* (a cache for 128k would take gigabytes); *gpu_layers* -1 = as many as fit; *batch_size* tokens are prefilled at once; *sequences* share a cache with room for *contexts*
-    full contexts; *hidden_states* are needed by a reward head; *exact* keeps the cache in float32 and attends without
-    shortcuts, for comparisons.
+    *largest_context* (a cache for 128k would take gigabytes); *gpu_layers* -1 = as many as fit; *batch_size* tokens are
+    prefilled at once; *sequences* share a cache with room for *contexts* full contexts; *hidden_states* are needed by a
+    reward head; *exact* keeps the cache in float32 and attends without shortcuts, for comparisons.
     """
 
     context_length: int = 0

@@ -43,10 +43,11 @@ def trained(random_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
             scales=np.array([0.5, 2.0], dtype=np.float32),
         )
         order = TrainingOrder(base=random_base, pairs=Path("pairs.jsonl"), out=folder, plan=PairTraining())
+        right = DimensionFigures(pairs=1, pair_accuracy=1.0, policy_accuracy=1.0, base_accuracy=0.5)
         report = Report(
             pairs=2, held_out_pairs=1, held_out_groups=1, states=1, harvest_mib=0, harvest_s=0, fit_s=0,
             peak_memory_mib=0, epochs=1, loss=0.5, loss_without=0.7, scales={},
-            dimensions={"sunny": DimensionFigures(pairs=1, pair_accuracy=1.0, policy_accuracy=1.0, base_accuracy=0.5)},
+            dimensions={"sunny": right}, mean=right,
         )  # fmt: skip
         write_files(order, fitted, ["sunny", "gloomy"], report, table=table, base=base)
     return folder

@@ -23,10 +23,10 @@ from padlite_training.judging.evaluation import (
     evaluate,
     questions_of,
 )
-from padlite_training.judging.means import Values, mean_and_error
 from padlite_training.judging.order import reference_answers, require_held_out
 from padlite_training.judging.speaker import KnownAnswer, Reply
 from padlite_training.judging.tables import print_evaluation
+from padlite_training.means import Values, mean_and_error
 from padlite_training.pairs.reading import Pair, PairsError
 from padlite_training.pairs.split import provenance_of
 from padlite_training.random_head import write_random_head
@@ -114,6 +114,9 @@ def test_a_mean_comes_with_the_standard_error_over_groups() -> None:
     assert error == pytest.approx(np.std([0, 1, 1, 0], ddof=1) / 2)
     twice = mean_and_error([values(0, 0, 1, 1, 1, 1, 0, 0, groups="aabbccdd")])
     assert twice == pytest.approx((mean, error))  # what is said twice tells nothing new
+    assert mean_and_error([Values.of_shares([True] * 50 + [False] * 50, "a" * 50 + "b" * 50)]) == pytest.approx(
+        (0.5, 0.5)
+    )
     assert mean_and_error([values(3, 4, groups="aa")]) == (3.5, None)
     assert mean_and_error([values(groups="")]) == (None, None)
 

@@ -360,6 +360,22 @@ def test_a_base_is_named_by_its_file_its_bundle_or_the_bundles_folder(monkeypatc
         base_of("./nowhere")
 
 
+def test_a_dimension_of_which_nothing_was_learned_is_named(random_base: Path, tmp_path: Path) -> None:
+    rows = records(40)
+    for number, row in enumerate(rows):
+        if row["dimension"] == "gloomy" and (number // 2) % 2:  # every other group prefers the opposite
+            row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
+    out = tmp_path / "out"
+    pairs = write(tmp_path / "p.jsonl", rows)
+    code, output, _ = run("--model", random_base, "--pairs", pairs, "--out", out, "--rank", 4, "--epochs", 8)
+    assert code == 0, output
+    assert "gloomy: its held-out pairs don't show that anything was learned" in output
+    assert "sunny: its held-out" not in output
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert report["mean"]["pairs"] == report["held_out_pairs"]
+    assert 0 < report["mean"]["pair_error"] < report["dimensions"]["gloomy"]["pair_error"]
+
+
 def test_pairs_without_dimensions_teach_nothing(random_base: Path, tmp_path: Path) -> None:
     rows = [{k: v for k, v in row.items() if k != "dimension"} | {"preference": "Be sunny."} for row in records(3)]
     _, _, error = run("--model", random_base, "--pairs", write(tmp_path / "p.jsonl", rows), "--out", tmp_path / "out")

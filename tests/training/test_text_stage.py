@@ -26,7 +26,6 @@ from padlite_training.pairs.recipe import PairTraining
 from padlite_training.pairs.text_stage import (
     ToldPairs,
     divide_texts,
-    error_by_group,
     fit_texts,
     head_features,
     judge_texts,
@@ -111,12 +110,6 @@ def test_what_judges_shares_neither_texts_nor_groups_with_what_is_trained_on() -
     assert len(all_texts.pairs) == 10  # too few with new texts: all of the held-out groups judge
     assert few.pairs.max() < 590
     assert not divide_texts(["a", "b", "c"], seed=1).any()
-
-
-def test_standard_errors_are_over_groups_because_pairs_of_a_group_are_alike() -> None:
-    right, groups = [True] * 50 + [False] * 50, ["a"] * 50 + ["b"] * 50
-    assert error_by_group(right, groups) == pytest.approx((0.5, 0.5))
-    assert error_by_group([True, False] * 50, groups)[1] == 0
 
 
 class Silent:

@@ -10,18 +10,17 @@ With `--start-from BUNDLE` the base goes on learning from where that bundle's is
 import argparse
 import contextlib
 import logging
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from padlite.bundle import Bundle, load_bundle
-from padlite.errors import PadliteError
 from padlite.options import DecodingOptions
 from padlite.whole_files import write_whole
 from padlite_training import card
 from padlite_training.base_gguf import open_base
 from padlite_training.corpus import build_corpus, corpus_texts, load_corpus, load_small_talk, save_corpus
+from padlite_training.endings import told_plainly
 from padlite_training.facts import BaseFacts, EarlierFacts, HeadFacts
 from padlite_training.places import Places
 from padlite_training.recipe import GOING_ON_SHARE, RECIPES, Recipe
@@ -231,11 +230,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.focus_minutes is not None:
         recipe = replace(recipe, focus=replace(recipe.focus, budget_s=60.0 * options.focus_minutes))
     places = Places(data=options.data, out=options.out, work=options.work)
-    try:
+    with told_plainly():
         earlier = load_bundle(options.start_from) if options.start_from else None
         build(places, recipe, device=options.device, earlier=earlier)
-    except PadliteError as error:
-        sys.exit(f"{error.message}\n{error.remedy}")
 
 
 if __name__ == "__main__":

@@ -286,24 +286,33 @@ def _print_report(report: "Report", out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from padlite_training.means import with_error
+
     table = Table("dimension", "held-out pairs", "pair accuracy", "policy accuracy", "base alone", "scale")
     for name, row in report.dimensions.items():
         table.add_row(
-            name, str(row.pairs), f"{row.pair_accuracy:.2f}", f"{row.policy_accuracy:.2f}", f"{row.base_accuracy:.2f}",
-            f"{report.scales[name]:.2f}",
+            name, str(row.pairs), with_error(row.pair_accuracy, row.pair_error),
+            with_error(row.policy_accuracy, row.policy_error), f"{row.base_accuracy:.2f}", f"{report.scales[name]:.2f}",
         )  # fmt: skip
     mean = report.mean
     table.add_section()
     table.add_row(
-        "mean", str(mean.pairs), f"{mean.pair_accuracy:.2f}", f"{mean.policy_accuracy:.2f}", f"{mean.base_accuracy:.2f}"
-    )
+        "mean", str(mean.pairs), with_error(mean.pair_accuracy, mean.pair_error),
+        with_error(mean.policy_accuracy, mean.policy_error), f"{mean.base_accuracy:.2f}",
+    )  # fmt: skip
     Console(highlight=False).print(table)
+    for name, row in report.dimensions.items():
+        if not row.is_above_chance:
+            click.echo(
+                f"{name}: its held-out pairs don't show that anything was learned (half of them would be right by "
+                "chance); give it more pairs, or more groups",
+            )
     if report.text is not None:
         text = report.text
         click.echo(
             f"in words: {text.texts} texts, {text.held_out_texts} of them held out; policy accuracy "
-            f"{text.policy_accuracy:.3f} ± {text.policy_error:.3f} on {text.pairs} held-out pairs, base alone "
-            f"{text.base_accuracy:.3f}"
+            f"{with_error(text.policy_accuracy, text.policy_error)} on {text.pairs} held-out pairs, base alone "
+            f"{text.base_accuracy:.2f}"
         )
     click.echo(
         f"{report.states:,} states; harvest {report.harvest_s:.0f} s, fit {report.fit_s:.0f} s "

@@ -15,4 +15,4 @@ def told_plainly() -> Iterator[None]:
     except PadliteError as error:
         sys.exit(f"{error.message}\n{error.remedy}")
     except OSError as error:
-        sys.exit(f"{error.filename}: {error.strerror}")
+        sys.exit(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))

@@ -7,14 +7,14 @@ The parts are a tar archive in xz, so that a missing or damaged one is noticed. 
 
 import argparse
 import lzma
-import sys
 import tarfile
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
-from padlite.errors import BackendError, NotFoundError, PadliteError
+from padlite.errors import BackendError, NotFoundError
+from padlite_training.endings import told_plainly
 
 PART_BYTES = 15_000_000
 NAME = "parts.tar.xz"
@@ -75,10 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="where the parts lie")
     parser.add_argument("--work", type=Path, required=True, help="the training's work folder, to go on with `build`")
     options = parser.parse_args(arguments)
-    try:
+    with told_plainly():
         join_parts(options.folder, options.work)
-    except PadliteError as error:
-        sys.exit(f"{error.message}\n{error.remedy}")
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ of at most 15 MB; `parts join` puts them into a work folder, in which `build` go
 import argparse
 import logging
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from padlite.errors import PadliteError
 from padlite_training.base_training import train_phases
+from padlite_training.endings import told_plainly
 from padlite_training.parts import NAME, PART_BYTES, pack_files, split_file, unpack_files
 from padlite_training.places import Places
 from padlite_training.recipe import RECIPES, Recipe
@@ -67,14 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     places = Places(data=options.packed, out=options.out, work=options.work)
-    try:
+    with told_plainly():
         parts = pretrain(
             options.packed, places, RECIPES[options.config], device=options.device, stop_after=options.stop_after
         )  # fmt: skip
-    except PadliteError as error:
-        sys.exit(f"{error.message}\n{error.remedy}")
-    except FileNotFoundError as error:
-        sys.exit(f"there is no {error.filename}")
     print(f"finished: {len(parts)} parts in {options.out}" if parts else "not finished: call it again to go on")
 
 

@@ -12,12 +12,11 @@ preferred as often as it is turned down, so a model that ignores what is wanted 
 import argparse
 import json
 import random
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from padlite.errors import PadliteError
 from padlite_training.corpus import read_small_talk
+from padlite_training.endings import told_plainly
 from padlite_training.preference_texts import EVERYDAY, instructions, merged, read_texts, write_texts
 from padlite_training.split import Scenario
 from padlite_training.styles import PUBLIC_STYLES, STYLES
@@ -90,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--situations", type=int, default=820, help="how many of padlite's own situations are taken")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
-    try:
+    with told_plainly():
         split = read_small_talk(options.data, situations=options.situations)
         options.out.mkdir(parents=True, exist_ok=True)
         parts = {
@@ -108,8 +107,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     path, scenarios, styles=styles, rounds=options.rounds, in_words=name == "train", seed=options.seed
                 )
                 print(f"{path}: {count} pairs from {len(scenarios)} situations")
-    except PadliteError as error:
-        sys.exit(f"{error.message}\n{error.remedy}")
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ import numpy as np
 from padlite.errors import DecodingCancelled
 from padlite.seams import Message
 from padlite_training.judging.classifier import AnswerClassifier
-from padlite_training.judging.means import Values, mean_and_error
 from padlite_training.judging.rivals import Rival
 from padlite_training.judging.speaker import Reply, Speaker
+from padlite_training.means import Values, mean_and_error
 from padlite_training.pairs.reading import Pair
 
 T = TypeVar("T")
@@ -234,12 +234,9 @@ def _measured(
     tokens = sum(reply.drawn for reply in replies)
     own = sum(len(reply.tokens) for reply in replies)
     seconds = sum(reply.seconds for reply in replies)
-    steered = Values(values=tuple(map(float, shown)), groups=questions.groups)
+    steered = Values.of_shares(shown, questions.groups)
     costs = Values(values=tuple(each for each, _ in nats), groups=tuple(group for _, group in nats))
-    rights = Values(
-        values=tuple(map(float, ranked or ())),
-        groups=tuple(pair.group for pair in questions.pairs[dimension]) if ranked else (),
-    )
+    rights = Values.of_shares(ranked or (), [pair.group for pair in questions.pairs[dimension]] if ranked else ())
     steering, steering_error = mean_and_error([steered])
     mean_nats, nats_error = mean_and_error([costs])
     policy, policy_error = mean_and_error([rights])

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from padlite import settings
 from padlite_training.judging.evaluation import Evaluation, Row
+from padlite_training.means import with_error
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
@@ -32,7 +33,7 @@ def _means(evaluation: Evaluation) -> Table:
             table.add_section()
         before = row.rival
         table.add_row(
-            row.rival, _dial(row), _with_error(row.steering, row.steering_error), _number(row.perplexity),
+            row.rival, _dial(row), with_error(row.steering, row.steering_error), _number(row.perplexity),
             f"{row.distinct_1:.2f}, {row.distinct_2:.2f}", f"{row.flip_rate:.2f}", _policy(row),
             f"{row.tokens_per_s:,.0f}",
         )  # fmt: skip
@@ -57,7 +58,7 @@ def _by_dimension(evaluation: Evaluation) -> Table:
 def _cells(rows: Sequence[Row], best: dict[str, Row], dimension: str) -> list[str]:
     found = {(row.rival, row.strength): row for row in rows if row.dimension == dimension}
     chosen = [found[rival, mean.strength] for rival, mean in best.items()]
-    return [_with_error(row.steering, row.steering_error) for row in chosen]
+    return [with_error(row.steering, row.steering_error) for row in chosen]
 
 
 def _dial(row: Row) -> str:
@@ -68,9 +69,5 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-def _with_error(value: float, error: float | None) -> str:
-    return f"{value:.2f} ±{'–' if error is None else f'{error:.2f}'}"
-
-
 def _policy(row: Row) -> str:
-    return "–" if row.policy_accuracy is None else _with_error(row.policy_accuracy, row.policy_error)
+    return "–" if row.policy_accuracy is None else with_error(row.policy_accuracy, row.policy_error)

@@ -12,7 +12,6 @@ errors are over groups. Every text of the kept dimensions may be trained on, non
 import argparse
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +21,15 @@ import torch
 
 from padlite.backends.llama import LlamaModel
 from padlite.contrast import SentencePlace
-from padlite.errors import PadliteError, UsageError
+from padlite.errors import UsageError
 from padlite.opening import chat_template
 from padlite.options import EngineOptions
 from padlite.seams import FloatArray
 from padlite_training.commands import GOES_ON, Progress, base_of, stoppable
 from padlite_training.completions import Completions
+from padlite_training.endings import told_plainly
 from padlite_training.head_file import balanced, output_table
+from padlite_training.means import Values, mean_and_error
 from padlite_training.pairs.calibration import PlainStates, calibrated, plain_states
 from padlite_training.pairs.fit import FittedHead, PairBatches, fit_pairs, one_hot
 from padlite_training.pairs.harvest import Harvester, PairHarvest, file_sha256, plan_harvest
@@ -38,7 +39,6 @@ from padlite_training.pairs.split import split_by_group
 from padlite_training.pairs.text_stage import (
     ToldPairs,
     divide_texts,
-    error_by_group,
     fit_texts,
     head_features,
     judge_texts,
@@ -63,9 +63,10 @@ class Judged:
     right: list[bool]
     groups: list[str]
 
-    def figures(self) -> tuple[float, float]:
-        """Return the mean over groups and its standard error."""
-        return error_by_group(self.right, self.groups)
+    def figures(self) -> tuple[float, float | None]:
+        """Return the share that is right and its standard error over groups; none for a single group."""
+        share, error = mean_and_error([Values.of_shares(self.right, self.groups)])
+        return share or 0.0, error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,7 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     together: dict[str, Judged] = {}
     rows = []
-    try:
+    with told_plainly():
         plan = PairTraining(seed=options.seed)
         found = run(
             base_of(options.model), options.pairs, options.texts, options.work, plan,
@@ -316,8 +317,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 whole = together.setdefault(source, Judged(right=[], groups=[]))
                 whole.right.extend(judged.right)
                 whole.groups.extend(judged.groups)
-    except PadliteError as error:
-        sys.exit(f"{error.message}\n{error.remedy}")
     rows += [_row("all", source, judged) for source, judged in together.items()]
     for row in rows[-len(together) :]:
         print(_line(row))
@@ -325,18 +324,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.out.write_text(json_text(rows) + "\n", encoding="utf-8")
 
 
-def _row(left_out: str, source: str, judged: Judged) -> dict[str, str | float]:
+def _row(left_out: str, source: str, judged: Judged) -> dict[str, str | float | None]:
     accuracy, error = judged.figures()
     return {
         "left_out": left_out, "texts": source, "policy_accuracy": accuracy, "error": error, "pairs": len(judged.right),
-        "groups": len(set(judged.groups)), "errors_above_chance": (accuracy - 0.5) / error if error else 0.0,
+        "groups": len(set(judged.groups)), "errors_above_chance": (accuracy - 0.5) / error if error else None,
     }  # fmt: skip
 
 
-def _line(row: Mapping[str, str | float]) -> str:
+def _line(row: Mapping[str, str | float | None]) -> str:
+    error, above = (
+        "–" if row[name] is None else f"{row[name]:{form}}"
+        for name, form in (("error", ".3f"), ("errors_above_chance", "+5.1f"))
+    )
     return (
-        f"{row['left_out']:28} {row['texts']:14} {row['policy_accuracy']:.3f} ± {row['error']:.3f}  "
-        f"{row['errors_above_chance']:+5.1f} standard errors, {row['pairs']} pairs of {row['groups']} groups"
+        f"{row['left_out']:28} {row['texts']:14} {row['policy_accuracy']:.3f} ± {error}  "
+        f"{above} standard errors, {row['pairs']} pairs of {row['groups']} groups"
     )
 
 

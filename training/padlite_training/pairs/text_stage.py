@@ -12,7 +12,7 @@ file.
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -196,17 +196,3 @@ def judged_by(
     new = held_texts[told.texts]
     judging = told.where(of_held & new)
     return told.where(~of_held & ~new), judging if len(judging.pairs) >= _FEW_PAIRS else told.where(of_held)
-
-
-def error_by_group(right: Sequence[bool], groups: Sequence[str]) -> tuple[float, float]:
-    """Return the mean over groups of the share that is *right*, and its standard error: pairs of a group are alike."""
-    shares = [float(np.mean(each)) for each in _by_group(right, groups)]
-    spread = float(np.std(shares, ddof=1) / np.sqrt(len(shares))) if len(shares) > 1 else float("nan")
-    return float(np.mean(shares)), spread
-
-
-def _by_group(values: Sequence[bool], groups: Sequence[str]) -> Iterator[list[bool]]:
-    found: dict[str, list[bool]] = {}
-    for value, group in zip(values, groups, strict=True):
-        found.setdefault(group, []).append(value)
-    yield from found.values()

@@ -16,6 +16,7 @@ from padlite.reaction import PROBES, Features, TextReader
 from padlite.seams import FloatArray, Message
 from padlite.text_map import Reaction, TextMap
 from padlite_training.completions import Completions
+from padlite_training.means import Values, mean_and_error
 from padlite_training.pairs.fit import FittedHead, IndexArray, PairBatches
 from padlite_training.pairs.reading import Pair
 from padlite_training.pairs.recipe import PairTraining
@@ -24,7 +25,6 @@ from padlite_training.pairs.telling import Teller
 from padlite_training.pairs.text_stage import (
     ToldPairs,
     divide_texts,
-    error_by_group,
     fit_texts,
     judge_texts,
     judged_by,
@@ -36,7 +36,8 @@ class TextFigures:
     """How the map from text to weights does on held-out *pairs* whose preference is said in words.
 
     *held_out_texts* of the *texts* were not trained on; only they are judged where there are any. *policy_accuracy* and
-    its standard error *policy_error*, both over groups, at strength 1; *base_accuracy* is that of the base alone.
+    its standard error over groups, *policy_error* (none for a single group), at strength 1; *base_accuracy* is that of
+    the base alone.
     """
 
     texts: int
@@ -44,7 +45,7 @@ class TextFigures:
     pairs: int
     epochs: int
     policy_accuracy: float
-    policy_error: float
+    policy_error: float | None
     base_accuracy: float
 
 
@@ -101,15 +102,16 @@ class TextStage:
         guided = judge_texts(self.head, self.batches, weights, judging, clamp=np.inf)
         plain = judge_texts(self.head, self.batches, np.zeros_like(weights), judging, clamp=np.inf)
         groups = [pairs[at].group for at in judging.pairs]
-        accuracy, error = error_by_group((guided.likelihoods > 0).tolist(), groups)
+        accuracy, error = mean_and_error([Values.of_shares(guided.likelihoods > 0, groups)])
+        base_accuracy, _ = mean_and_error([Values.of_shares(plain.likelihoods > 0, groups)])
         return fitted.text_map, TextFigures(
             texts=len(texts),
             held_out_texts=len(set(judging.texts.tolist()) & set(np.flatnonzero(told.held_texts).tolist())),
             pairs=len(judging.pairs),
             epochs=fitted.epochs,
-            policy_accuracy=accuracy,
+            policy_accuracy=accuracy or 0.0,
             policy_error=error,
-            base_accuracy=error_by_group((plain.likelihoods > 0).tolist(), groups)[0],
+            base_accuracy=base_accuracy or 0.0,
         )
 
 

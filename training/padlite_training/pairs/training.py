@@ -9,12 +9,14 @@ Cheap checks come first: files, groups, device, template, disk. Says what happen
 """
 
 import dataclasses
+import math
 import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,12 +34,12 @@ from padlite.text_map import TextMap
 from padlite.whole_files import write_whole
 from padlite_training.completions import Completions
 from padlite_training.head_file import PROBE_TEXT, balanced, output_table, write_reward
+from padlite_training.means import Values, mean_and_error
 from padlite_training.pairs.calibration import calibrated, plain_states
 from padlite_training.pairs.fit import (
     NO_REWARD_LOSS,
     FittedHead,
     IndexArray,
-    JudgedPairs,
     PairBatches,
     fit_pairs,
     judge_pairs,
@@ -86,16 +88,20 @@ class DimensionFigures:
     """How a head does on the held-out pairs of one dimension: *pairs*, and the shares it gets right.
 
     *pair_accuracy* by its reward, *policy_accuracy* by the guided model's own likelihood at strength 1; *base_accuracy*
-    is the likelihood of the base model alone.
+    is the likelihood of the base model alone. The errors are standard errors over groups, none for a single group.
     """
 
     pairs: int
     pair_accuracy: float
     policy_accuracy: float
     base_accuracy: float
+    pair_error: float | None = None
+    policy_error: float | None = None
 
-
-_NO_FIGURES = DimensionFigures(pairs=0, pair_accuracy=np.nan, policy_accuracy=np.nan, base_accuracy=np.nan)
+    @property
+    def is_above_chance(self) -> bool:
+        """Whether the held-out pairs show that something was learned, by two standard errors."""
+        return self.pair_accuracy - 2.0 * (self.pair_error or 0.0) > 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,19 +121,8 @@ class Report:
     loss_without: float
     scales: Mapping[str, float]
     dimensions: Mapping[str, DimensionFigures]
+    mean: DimensionFigures
     text: TextFigures | None = None
-
-    @property
-    def mean(self) -> DimensionFigures:
-        """The mean over dimensions."""
-        rows = list(self.dimensions.values()) or [_NO_FIGURES]
-        return DimensionFigures(
-            pairs=sum(row.pairs for row in rows),
-            **{
-                name: float(np.mean([getattr(row, name) for row in rows]))
-                for name in ("pair_accuracy", "policy_accuracy", "base_accuracy")
-            },
-        )
 
 
 def train_head(order: TrainingOrder, teller: Teller, *, cancelled: Callable[[], bool] = lambda: False) -> Report:
@@ -194,6 +189,7 @@ def train_head(order: TrainingOrder, teller: Teller, *, cancelled: Callable[[], 
         text_map, text_figures = stage.train(
             pairs, split, order.plan, teller, seed=order.split_seed, cancelled=cancelled
         )  # fmt: skip
+        dimensions, mean = figures_of(head, batches, held, [pairs[at] for at in held], names)
         report = Report(
             pairs=len(pairs),
             held_out_pairs=len(held),
@@ -207,7 +203,8 @@ def train_head(order: TrainingOrder, teller: Teller, *, cancelled: Callable[[], 
             loss=head.loss,
             loss_without=NO_REWARD_LOSS,
             scales=dict(zip(names, map(float, head.scales), strict=True)),
-            dimensions=figures_of(head, batches, held, [pairs[at].dimension or "" for at in held], names),
+            dimensions=dimensions,
+            mean=mean,
             text=text_figures,
         )
         if kept is None:
@@ -294,31 +291,49 @@ def numbers_of(pairs: Sequence[Pair], part: Sequence[Pair]) -> IndexArray:
 
 
 def figures_of(
-    head: FittedHead, batches: PairBatches, held: IndexArray, subjects: Sequence[str], names: Sequence[str]
-) -> dict[str, DimensionFigures]:
-    """Return the figures on the pairs *held*, by their dimension (*subjects*); dimensions without any are left out."""
+    head: FittedHead, batches: PairBatches, held: IndexArray, pairs: Sequence[Pair], names: Sequence[str]
+) -> tuple[dict[str, DimensionFigures], DimensionFigures]:
+    """Return the figures on the *pairs*, whose numbers are *held*, by dimension, and their mean over dimensions.
+
+    Dimensions without any pair are left out; the mean of none is no number.
+    """
     if not len(held):
-        return {}
-    guided = judge_pairs(head, batches, held, clamp=np.inf)
+        return {}, _figures([])
     silent = dataclasses.replace(head, maps=np.zeros_like(head.maps))
-    plain = judge_pairs(silent, batches, held, clamp=np.inf)
+    guided, plain = (judge_pairs(each, batches, held, clamp=np.inf) for each in (head, silent))
+    right = (guided.rewards > 0, guided.likelihoods > 0, plain.likelihoods > 0)
     found = {}
     for name in names:
-        of_it = np.array([subject == name for subject in subjects])
-        if of_it.any():
-            found[name] = _figures(guided, plain, of_it)
-    return found
+        places = [at for at, pair in enumerate(pairs) if pair.dimension == name]
+        groups = [pairs[at].group for at in places]
+        if places:
+            found[name] = _Right(*(Values.of_shares(each[places], groups) for each in right))
+    return {name: _figures([each]) for name, each in found.items()}, _figures(list(found.values()))
 
 
-def _figures(
-    guided: JudgedPairs, plain: JudgedPairs, of_it: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
-) -> DimensionFigures:
+class _Right(NamedTuple):
+    """1 for each held-out pair of a dimension that is right by the reward, by the guided model, by the base alone."""
+
+    reward: Values
+    policy: Values
+    base: Values
+
+
+def _figures(dimensions: Sequence[_Right]) -> DimensionFigures:
+    """Return the mean over *dimensions*."""
+    pair_accuracy, pair_error = mean_and_error([each.reward for each in dimensions])
+    policy_accuracy, policy_error = mean_and_error([each.policy for each in dimensions])
+    base_accuracy, _ = mean_and_error([each.base for each in dimensions])
     return DimensionFigures(
-        pairs=int(of_it.sum()),
-        pair_accuracy=float((guided.rewards[of_it] > 0).mean()),
-        policy_accuracy=float((guided.likelihoods[of_it] > 0).mean()),
-        base_accuracy=float((plain.likelihoods[of_it] > 0).mean()),
-    )
+        pairs=sum(len(each.reward.values) for each in dimensions),
+        pair_accuracy=_number(pair_accuracy), pair_error=pair_error,
+        policy_accuracy=_number(policy_accuracy), policy_error=policy_error,
+        base_accuracy=_number(base_accuracy),
+    )  # fmt: skip
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def write_files(

@@ -5,8 +5,9 @@ over groups, in which everything that belongs to a group moves together. Knows n
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -17,6 +18,11 @@ class Values:
 
     values: tuple[float, ...]
     groups: tuple[str, ...]
+
+    @classmethod
+    def of_shares(cls, right: Iterable[bool], groups: Iterable[str]) -> Self:
+        """Return 1 for each that is *right* and 0 for the others: their mean is a share."""
+        return cls(values=tuple(map(float, right)), groups=tuple(groups))
 
     def __post_init__(self) -> None:
         if len(self.values) != len(self.groups):
@@ -42,3 +48,8 @@ def mean_and_error(parts: Sequence[Values]) -> tuple[float | None, float | None]
     count = len(moved)
     error = math.sqrt(count / (count - 1) * sum(each**2 for each in moved.values())) if count > 1 else None
     return float(np.mean(means)), error
+
+
+def with_error(value: float, error: float | None) -> str:
+    """Return *value* with its *error* as they are printed, with a dash where the error isn't known."""
+    return f"{value:.2f} ±{'–' if error is None else f'{error:.2f}'}"

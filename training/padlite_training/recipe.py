@@ -71,12 +71,12 @@ class HeadTraining:
     handful of scenarios that is left to chance.
     """
 
-    rank: int = 64
+    rank: int = 128
     candidates: int = 24
-    answers: int = 8000
+    answers: int = 16_000
     answer_tokens: int = 40
     clamp: float = 6.0
-    weight_decay: float = 0.3
+    weight_decay: float = 0.6
     rate: float = 3e-3
     epochs: int = 8
     mean_shift_nats: float = 0.3

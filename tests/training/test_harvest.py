@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from padlite_training.harvest import Harvest
+from padlite_training.base_gguf import open_base
+from padlite_training.harvest import Harvest, harvest
+from padlite_training.recipe import HeadTraining
+from padlite_training.split import Scenario
+from padlite_training.styles import STYLES
 
 HARVESTING = """
 import multiprocessing, time
@@ -29,6 +33,28 @@ def test_a_process_that_harvests_ends_when_the_build_is_killed() -> None:
         assert build.stdout.readline() == "working\n"
         build.kill()
         build.communicate(timeout=60)  # the pipe stays open as long as the child that shares it
+
+
+def test_every_state_is_marked_with_what_it_is_for(random_base: Path) -> None:
+    answers = dict.fromkeys(STYLES, "fine")
+    scenarios = [
+        Scenario(name=f"own-{n}", questions=(f"what is {n}", f"tell me about {n}"), answers=answers) for n in range(10)
+    ]
+    plan = HeadTraining(answers=24, candidates=6, answer_tokens=3, validation_share=0.3)
+    with open_base(random_base, sequences=len(STYLES) + 2, context_length=2048) as base:
+        found = harvest(base, scenarios, [], plan)
+        again = harvest(base, scenarios, [], plan)
+        other = harvest(base, scenarios, [], plan, share=1)
+    assert found.hidden.shape == (24 * 3, base.hidden_size)  # the random base ends no answer by itself
+    assert found.features.shape == (24 * 3, 6, len(STYLES))
+    assert np.abs(found.features).max() > 0.01
+    held = set(found.group[found.validation])
+    assert 1 <= len(held) <= 3
+    assert not held & set(found.group[~found.validation])
+    assert not set(other.group[other.validation]) & set(found.group[~found.validation])  # of every share the same
+    assert 0 < found.plain.mean() < 0.5
+    assert np.array_equal(found.group, again.group)
+    assert not np.array_equal(found.group, other.group)
 
 
 def test_a_harvest_that_is_cut_off_while_it_is_written_is_not_there(

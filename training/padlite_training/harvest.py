@@ -19,6 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from padlite.backends.llama import LlamaModel
+from padlite.dimensions.harvest import answer, guided_by
+from padlite.dimensions.teacher import ContrastTeacher, TaughtState
+from padlite.opening import chat_template
 from padlite.seams import FloatArray
 from padlite.template import Message
 from padlite_training.base_gguf import open_base
@@ -26,7 +29,6 @@ from padlite_training.corpus import Dialogue
 from padlite_training.recipe import HeadTraining
 from padlite_training.split import Scenario, drawing_chances
 from padlite_training.styles import SENTENCES, STYLES
-from padlite_training.teacher import ContrastTeacher, TaughtState
 
 logger = logging.getLogger(__name__)
 
@@ -90,14 +92,19 @@ def harvest(
     count = math.ceil(plan.validation_share * len(scenarios))
     held = set(np.random.default_rng(plan.seed).choice(len(scenarios), count, replace=False).tolist())
     rng = np.random.default_rng((plan.seed, share))
-    teacher = ContrastTeacher(base, [SENTENCES[style][0] for style in STYLES], candidates=plan.candidates)
+    sentences = [SENTENCES[style][0] for style in STYLES]
+    teacher = ContrastTeacher(base, base.tokenizer, chat_template(base), sentences, candidates=plan.candidates)
     states: list[TaughtState] = []
     marks: list[tuple[int, bool, bool]] = []
     chances = drawing_chances(scenarios, power=0.0, public_share=PUBLIC_SHARE)
     began = time.monotonic()
     for number in range(plan.answers):
         errand = _errand(rng, scenarios, ordinary, chances)
-        found = _answer(teacher, errand, rng, limit=plan.answer_tokens)
+        said = answer(
+            teacher, errand.messages, guided_by(errand.push), limit=plan.answer_tokens,
+            temperature=errand.temperature, rng=rng,
+        )  # fmt: skip
+        found = [state for state, _ in said]
         states += found
         marks += [(errand.group, errand.group in held, not errand.push.any())] * len(found)
         if number % 250 == 249:
@@ -178,18 +185,3 @@ def _errand(
 def _question(rng: np.random.Generator, scenario: Scenario) -> Message:
     question = scenario.questions[rng.integers(len(scenario.questions))]
     return Message(role="user", content=question.lower() if rng.random() < 0.25 else question)
-
-
-def _answer(teacher: ContrastTeacher, errand: Errand, rng: np.random.Generator, *, limit: int) -> list[TaughtState]:
-    """Return the states of one answer, the one that ends it included."""
-    states = [teacher.begin(errand.messages)]
-    while len(states) < limit:
-        state = states[-1]
-        scores = state.base + np.clip(state.features, -6.0, 6.0) @ errand.push
-        if errand.temperature:
-            scores = scores / errand.temperature + rng.gumbel(size=len(scores))
-        token = int(state.candidates[scores.argmax()])
-        if teacher.base.tokenizer.is_end(token):
-            break
-        states.append(teacher.step(token))
-    return states

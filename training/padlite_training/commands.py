@@ -300,12 +300,14 @@ def _print_report(report: "Report", out: Path) -> None:
         "mean", str(mean.pairs), with_error(mean.pair_accuracy, mean.pair_error),
         with_error(mean.policy_accuracy, mean.policy_error), f"{mean.base_accuracy:.2f}",
     )  # fmt: skip
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
     for name, row in report.dimensions.items():
         if not row.is_above_chance:
-            click.echo(
-                f"{name}: its held-out pairs don't show that anything was learned (half of them would be right by "
-                "chance); give it more pairs, or more groups",
+            console.print(
+                f"{name}: its held-out pairs don't show that anything was learned (chance is 0.50); give it more "
+                "pairs, or more groups",
+                markup=False,
             )
     if report.text is not None:
         text = report.text

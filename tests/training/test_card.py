@@ -38,7 +38,7 @@ def test_only_the_means_are_kept(compared: Compared) -> None:
 def test_each_way_is_a_line_with_its_setting(compared: Compared) -> None:
     lines = _rivals("scenarios", compared).splitlines()
     assert lines[-2:] == [
-        "| plain | 0.50 ± – | 1.00 | 0.90 | 0.25 | – |",
-        "| head, β = 2 | 0.50 ± 0.06 | 1.00 | 0.90 | 0.25 | 0.70 ± 0.03 |",
+        "| plain | 0.50 ±– | 1.00 | 0.90 | 0.25 | – |",
+        "| head, β = 2 | 0.50 ±0.06 | 1.00 | 0.90 | 0.25 | 0.70 ±0.03 |",
     ]
     assert "86 %" in _rivals("scenarios", compared)

@@ -22,14 +22,16 @@ from padlite.scoring import top_k
 from padlite.seams import FloatArray, Message
 from padlite_training.commands import base_of, train
 from padlite_training.completions import Completions
+from padlite_training.low_rank_head import LowRankHead
 from padlite_training.pairs import harvest as harvesting
 from padlite_training.pairs.calibration import calibrated, plain_states
 from padlite_training.pairs.fit import FittedHead, PairBatches, fit_pairs, judge_pairs, one_hot, train_to_the_best
 from padlite_training.pairs.harvest import Completion, Harvester, HarvestPlan, PairHarvest, plan_harvest
-from padlite_training.pairs.loss import Batch, LowRankHead, divergence, pair_loss, token_ratios
+from padlite_training.pairs.loss import Batch, divergence, pair_loss, token_ratios
 from padlite_training.pairs.reading import Pair, PairsError, read_pairs
 from padlite_training.pairs.recipe import PairTraining
 from padlite_training.pairs.split import recorded_share
+from padlite_training.pairs.training import DimensionFigures
 from padlite_training.precision import require_device
 
 K = 6
@@ -374,6 +376,14 @@ def test_a_dimension_of_which_nothing_was_learned_is_named(random_base: Path, tm
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert report["mean"]["pairs"] == report["held_out_pairs"]
     assert 0 < report["mean"]["pair_error"] < report["dimensions"]["gloomy"]["pair_error"]
+
+
+@pytest.mark.parametrize(("error", "shown"), [(0.0, True), (0.24, True), (0.26, False), (None, False)])
+def test_two_standard_errors_above_chance_show_that_something_was_learned(error: float | None, shown: bool) -> None:
+    figures = DimensionFigures(
+        pairs=9, pair_accuracy=1.0, pair_error=error, policy_accuracy=0.5, base_accuracy=0.5
+    )  # fmt: skip
+    assert figures.is_above_chance is shown
 
 
 def test_pairs_without_dimensions_teach_nothing(random_base: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -229,7 +230,7 @@ def train_phases(places: Places, recipe: Recipe, *, device: str = "auto", stop_a
 
 def _require_resumable(checkpoint: Path) -> None:
     """Raise BackendError if *checkpoint* is there and holds no more than weights."""
-    if checkpoint.is_file() and "muon" not in torch.load(checkpoint, weights_only=True, map_location="cpu"):
+    if checkpoint.is_file() and "muon" not in _glance(checkpoint):
         raise BackendError(
             f"{checkpoint} holds the weights of a training that was finished, and no training can go on from it",
             remedy="ask for no more time than it was trained for, or build its bundle and --start-from that",
@@ -270,12 +271,18 @@ def held_out_loss(model: LlamaForTraining, corpus: Corpus, writer: ChatWriter, *
 
 def progress_of(checkpoint: Path) -> Progress:
     """Return how far the training of *checkpoint* has come."""
-    return Progress(*torch.load(checkpoint, weights_only=True, map_location="cpu")["progress"])
+    return Progress(*_glance(checkpoint)["progress"])
 
 
 def device_of(checkpoint: Path) -> str:
     """Return the type of the device on which *checkpoint* was trained."""
-    return str(torch.load(checkpoint, weights_only=True, map_location="cpu").get("device", "cpu"))
+    return str(_glance(checkpoint).get("device", "cpu"))
+
+
+def _glance(checkpoint: Path) -> dict[str, Any]:
+    """Return what *checkpoint* holds, weights being read only when they are used."""
+    held: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
+    return held
 
 
 def is_finished(checkpoint: Path, plan: BaseTraining) -> bool:

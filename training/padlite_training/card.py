@@ -10,6 +10,7 @@ from padlite_training.compare import JUDGED
 from padlite_training.corpus import load_small_talk
 from padlite_training.evaluate import BARS, LOSS_BAR, PLAIN, SETS, shortfalls, table
 from padlite_training.facts import Answered, BaseFacts, Compared, Evaluation, HeadFacts, Standing, TextFacts
+from padlite_training.means import with_error
 from padlite_training.recipe import GOING_ON_SHARE, HELD_OUT_SCENARIOS, Recipe
 from padlite_training.sources import OWN_SMALL_TALK, SOURCES
 from padlite_training.split import SmallTalkSplit
@@ -176,8 +177,8 @@ def _rivals(name: str, compared: Compared) -> str:
     def cells(row: Standing) -> list[str]:
         way = row.rival + (f", {SETTING[row.rival]} = {row.strength:g}" if row.rival in SETTING else "")
         return [
-            way, _with_error(row.steering, row.steering_error), _number(row.perplexity), f"{row.distinct_2:.2f}",
-            f"{row.flip_rate:.2f}", _with_error(row.policy_accuracy, row.policy_error),
+            way, with_error(row.steering, row.steering_error), _number(row.perplexity), f"{row.distinct_2:.2f}",
+            f"{row.flip_rate:.2f}", with_error(row.policy_accuracy, row.policy_error),
         ]  # fmt: skip
 
     lines = [f"| {' | '.join(cells(row))} |" for row in compared.means]
@@ -195,10 +196,6 @@ def _rivals(name: str, compared: Compared) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
-
-
-def _with_error(value: float | None, error: float | None) -> str:
-    return "–" if value is None else f"{value:.2f} ± {_number(error)}"
 
 
 def _examples(evaluation: Evaluation) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from padlite.errors import PadliteError
 from padlite_training.harvest import Harvest
+from padlite_training.low_rank_head import LowRankHead
 from padlite_training.recipe import HeadTraining
 from padlite_training.scaling import scale_for
 
@@ -44,22 +45,6 @@ class Head:
         return np.asarray(np.einsum("nkr,nmr->nkm", words, states), dtype=np.float32)
 
 
-class HeadModule(torch.nn.Module):
-    """The trainable head."""
-
-    def __init__(self, *, width: int, rank: int, dimensions: int, clamp: float) -> None:
-        super().__init__()
-        self.clamp = clamp
-        self.projection = torch.nn.Parameter(torch.randn(width, rank) / width**0.5)
-        self.maps = torch.nn.Parameter(0.1 * torch.randn(dimensions, width, rank) / width**0.5)
-
-    def forward(self, hidden: Tensor, words: Tensor) -> Tensor:
-        """Return φ (n, k, m), clamped, for *hidden* (n, d) and the table's rows *words* (n, k, d)."""
-        states = torch.einsum("nd,mdr->nmr", hidden, self.maps)
-        features = torch.einsum("nkr,nmr->nkm", words @ self.projection, states)
-        return features.clamp(-self.clamp, self.clamp)
-
-
 def teacher_loss(base: Tensor, taught: Tensor, features: Tensor) -> Tensor:
     """Return mean KL(softmax(base + *taught*) ‖ softmax(base + *features*)) in nats; (n, k) and (n, k, m)."""
     wanted = torch.log_softmax(base[:, :, None] + taught, dim=1)
@@ -82,13 +67,13 @@ def fit_head(harvest: Harvest, table: npt.NDArray[np.float32], plan: HeadTrainin
     taught = torch.from_numpy(harvest.features).clamp(-plan.clamp, plan.clamp)
     train = torch.from_numpy(np.flatnonzero(~harvest.validation))
     held = torch.from_numpy(np.flatnonzero(harvest.validation))
-    module = HeadModule(width=hidden.shape[1], rank=plan.rank, dimensions=taught.shape[2], clamp=plan.clamp)
+    module = LowRankHead(width=hidden.shape[1], rank=plan.rank, dimensions=taught.shape[2], clamp=plan.clamp)
     optimizer = torch.optim.AdamW(module.parameters(), lr=plan.rate, weight_decay=plan.weight_decay)
     steps = plan.epochs * -(-len(train) // BATCH)
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=steps)
 
     def loss_of(index: Tensor) -> Tensor:
-        return teacher_loss(base[index], taught[index], module(hidden[index], rows[candidates[index]]))
+        return teacher_loss(base[index], taught[index], module.features(hidden[index], rows[candidates[index]]))
 
     @torch.no_grad()
     def held_loss() -> float:

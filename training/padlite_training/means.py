@@ -50,6 +50,6 @@ def mean_and_error(parts: Sequence[Values]) -> tuple[float | None, float | None]
     return float(np.mean(means)), error
 
 
-def with_error(value: float, error: float | None) -> str:
-    """Return *value* with its *error* as they are printed, with a dash where the error isn't known."""
-    return f"{value:.2f} ±{'–' if error is None else f'{error:.2f}'}"
+def with_error(value: float | None, error: float | None) -> str:
+    """Return *value* with its *error* as they are printed, with a dash for what isn't known."""
+    return "–" if value is None else f"{value:.2f} ±{'–' if error is None else f'{error:.2f}'}"

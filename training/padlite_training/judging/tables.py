@@ -34,8 +34,8 @@ def _means(evaluation: Evaluation) -> Table:
         before = row.rival
         table.add_row(
             row.rival, _dial(row), with_error(row.steering, row.steering_error), _number(row.perplexity),
-            f"{row.distinct_1:.2f}, {row.distinct_2:.2f}", f"{row.flip_rate:.2f}", _policy(row),
-            f"{row.tokens_per_s:,.0f}",
+            f"{row.distinct_1:.2f}, {row.distinct_2:.2f}", f"{row.flip_rate:.2f}",
+            with_error(row.policy_accuracy, row.policy_error), f"{row.tokens_per_s:,.0f}",
         )  # fmt: skip
     return table
 
@@ -67,7 +67,3 @@ def _dial(row: Row) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
-
-
-def _policy(row: Row) -> str:
-    return "–" if row.policy_accuracy is None else with_error(row.policy_accuracy, row.policy_error)

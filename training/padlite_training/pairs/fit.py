@@ -16,8 +16,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from padlite.errors import DecodingCancelled, PadliteError
 from padlite.seams import FloatArray
+from padlite_training.low_rank_head import LowRankHead
 from padlite_training.pairs.harvest import PairHarvest
-from padlite_training.pairs.loss import Batch, LowRankHead, margins, pair_loss, sum_by_completion, token_ratios
+from padlite_training.pairs.loss import Batch, margins, pair_loss, rewards_of, sum_by_completion, token_ratios
 from padlite_training.pairs.recipe import PairTraining
 
 logger = logging.getLogger(__name__)
@@ -223,7 +224,7 @@ def judge_batches(module: LowRankHead, rows: torch.Tensor, batches: Iterable[Bat
     """Return what *module* makes of the pairs in *batches*; *rows* (V', d) are the output table's."""
     rewards, likelihoods = [], []
     for batch in batches:
-        ratios = token_ratios(batch.scores, module.rewards(batch, rows))
+        ratios = token_ratios(batch.scores, rewards_of(module, batch, rows))
         rewards.append(margins(sum_by_completion(ratios, batch)))
         likelihoods.append(margins(sum_by_completion(ratios + batch.scores[:, 0], batch)))
     return JudgedPairs(rewards=torch.cat(rewards).cpu().numpy(), likelihoods=torch.cat(likelihoods).cpu().numpy())

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from padlite_training.low_rank_head import LowRankHead
 from padlite_training.pairs.recipe import PairTraining
 
 _SMALLEST_REST = 1e-6  # of the probability of all other tokens; keeps its logarithm finite
@@ -34,21 +35,10 @@ class Batch:
     weights: Tensor
 
 
-class LowRankHead(torch.nn.Module):
-    """φ_i(h, a) = u_aᵀ A_iᵀ h with u_a = Pᵀ e_a, as in `padlite.backends.onnx_head`."""
-
-    def __init__(self, *, width: int, rank: int, dimensions: int, clamp: float) -> None:
-        super().__init__()
-        self.clamp = clamp
-        self.projection = torch.nn.Parameter(torch.randn(width, rank) / width**0.5)
-        self.maps = torch.nn.Parameter(0.1 * torch.randn(dimensions, width, rank) / width**0.5)
-
-    def rewards(self, batch: Batch, rows: Tensor) -> Tensor:
-        """Return w·φ (n, K + 1) of all candidates, within ±clamp; *rows* (V', d) are the output table's."""
-        states = torch.einsum("nd,mdr->nmr", batch.hidden, self.maps)
-        wanted = torch.einsum("nmr,nm->nr", states, batch.weights[batch.owner])
-        words = torch.nn.functional.embedding(batch.words, rows @ self.projection)
-        return torch.einsum("nkr,nr->nk", words, wanted).clamp(-self.clamp, self.clamp)
+def rewards_of(head: LowRankHead, batch: Batch, rows: Tensor) -> Tensor:
+    """Return w·φ (n, K + 1) of all candidates of *batch*; *rows* (V', d) are the output table's."""
+    projected = torch.nn.functional.embedding(batch.words, rows @ head.projection)
+    return head.rewards(batch.hidden, projected, batch.weights[batch.owner])
 
 
 def log_normalizer(scores: Tensor, rewards: Tensor) -> Tensor:
@@ -81,7 +71,7 @@ def margins(values: Tensor) -> Tensor:
 
 def pair_loss(head: LowRankHead, batch: Batch, rows: Tensor, plan: PairTraining) -> Tensor:
     """Return the loss of the module's description, averaged over pairs and over states."""
-    rewards = head.rewards(batch, rows)
+    rewards = rewards_of(head, batch, rows)
     ratios = token_ratios(batch.scores, rewards)
     preferred = torch.nn.functional.softplus(-plan.sharpness * margins(sum_by_completion(ratios, batch))).mean()
     chosen = ratios[batch.owner < len(batch.weights) // 2].mean()

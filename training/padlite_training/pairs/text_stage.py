@@ -22,6 +22,7 @@ from torch import Tensor
 from padlite.reaction import Features
 from padlite.seams import FloatArray, TokenArray
 from padlite.text_map import Reaction, TextMap
+from padlite_training.low_rank_head import LowRankHead
 from padlite_training.pairs.fit import (
     FittedHead,
     IndexArray,
@@ -32,7 +33,7 @@ from padlite_training.pairs.fit import (
     require_number,
     train_to_the_best,
 )  # fmt: skip
-from padlite_training.pairs.loss import Batch, LowRankHead, pair_loss
+from padlite_training.pairs.loss import Batch, pair_loss
 from padlite_training.pairs.recipe import PairTraining
 from padlite_training.reaction_scales import reaction_scales
 

@@ -100,8 +100,8 @@ class DimensionFigures:
 
     @property
     def is_above_chance(self) -> bool:
-        """Whether the held-out pairs show that something was learned, by two standard errors."""
-        return self.pair_accuracy - 2.0 * (self.pair_error or 0.0) > 0.5
+        """Whether the held-out pairs show that something was learned, by two standard errors; one group shows none."""
+        return self.pair_error is not None and self.pair_accuracy - 2.0 * self.pair_error > 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

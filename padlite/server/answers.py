@@ -5,7 +5,6 @@ and normalized again. Without rewards it is the base's own, exactly.
 """
 
 import json
-import math
 import secrets
 import time
 from collections.abc import Sequence
@@ -26,12 +25,14 @@ REASONS = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReaso
 
 
 def guided_logprobs(trace: TokenTrace) -> FloatArray:
-    """Return the log-probability of each candidate under the guided model, (k,), in nats."""
+    """Return the log-probability of each candidate under the guided model, (k,), in nats.
+
+    The candidates share anew what the base gives them all together, and every other token keeps what it has: rewards
+    say which candidate is better than another, and what a head adds to all of them alike means nothing.
+    """
     pushed = trace.base_scores + trace.contributions.sum(axis=1)
-    peak = float(max(pushed.max(), 0.0))
-    inside = float(np.exp(trace.base_scores).sum())
-    total = float(np.exp(pushed - peak).sum()) + max(0.0, 1.0 - inside) * math.exp(-peak)
-    return np.asarray(pushed - (peak + math.log(total)), dtype=np.float32)
+    moved = np.logaddexp.reduce(trace.base_scores) - np.logaddexp.reduce(pushed)
+    return np.asarray(pushed + moved, dtype=np.float32)
 
 
 def event(record: Json) -> bytes:

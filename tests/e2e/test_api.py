@@ -225,14 +225,15 @@ def test_parallel_answers_take_turns_and_are_the_same() -> None:
 def _same_but_for_rounding(one: padlite.Answer, other: padlite.Answer) -> bool:
     """Tell whether two answers rest on the same scores, as long as they say the same.
 
-    What else is in the cache changes the order of llama.cpp's sums, by up to a tenth of a nat on this model, and in
-    time a near tie. Another conversation's scores differ by several nats at once.
+    What else is in the cache changes the order of llama.cpp's sums: mostly by less than a tenth of a nat on this model,
+    by a third of one where an answer is unlikely, and in time a near tie. Another conversation's scores differ by
+    several nats at once.
     """
     for here, there in zip(one.trace, other.trace, strict=False):
         mine = dict(zip(here.trace.candidates.tolist(), here.trace.base_scores, strict=True))
         yours = dict(zip(there.trace.candidates.tolist(), there.trace.base_scores, strict=True))
         shared = mine.keys() & yours.keys()
-        if len(shared) < 7 or max(abs(mine[token] - yours[token]) for token in shared) > 0.3:
+        if len(shared) < 7 or max(abs(mine[token] - yours[token]) for token in shared) > 1.0:
             return False
         if here.id != there.id:
             break

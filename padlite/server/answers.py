@@ -1,7 +1,7 @@
 """What a chat completion looks like on the wire: whole, or as server-sent events. Knows answers; sends nothing.
 
-A log-probability is the guided model's: the base's over the whole vocabulary, with the rewards added to the candidates
-and normalized again. Without rewards it is the base's own, exactly.
+A log-probability is the guided model's: the base's over the whole vocabulary, what it gives to all candidates together
+shared among them anew by the rewards. Without rewards it is the base's own, exactly.
 """
 
 import json
